@@ -1,0 +1,73 @@
+"""Every error torchturbo raises, in one tree.
+
+.. code-block:: text
+
+    TurboError
+    ├── OptionNameError    (TypeError)     an option that does not exist; names the near ones
+    ├── OptionValueError   (ValueError)    a value that the option does not take; names what it takes
+    │   └── ScalingMissing                 fp16 autocast, which cannot train without gradient scaling
+    ├── ProfileNameError   (LookupError)   a profile that does not exist; names the near ones
+    ├── TargetError        (TypeError)     `accelerate` cannot decorate this; says what to do instead
+    ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
+    ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
+    └── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
+
+Errors about what was asked are raised before anything has been changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TurboError(Exception):
+    """The root of every error that torchturbo raises."""
+
+
+class OptionNameError(TurboError, TypeError):
+    """An option was named that does not exist."""
+
+
+class OptionValueError(TurboError, ValueError):
+    """An option was given a value that it does not take."""
+
+
+class ScalingMissing(OptionValueError):
+    """fp16 autocast was asked for, and this version has no gradient scaling to train with it."""
+
+
+class ProfileNameError(TurboError, LookupError):
+    """A profile was named that does not exist."""
+
+
+class TargetError(TurboError, TypeError):
+    """`accelerate` was given something that it cannot decorate."""
+
+
+class UnsupportedHere(TurboError, RuntimeError):
+    """``strict=True``, and this machine cannot do what was asked."""
+
+
+class WrongThreadError(TurboError, RuntimeError):
+    """A block was closed in a thread that did not open it."""
+
+
+class RestoreError(TurboError, RuntimeError):
+    """torch refused a value that had to be put back."""
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """A half sentence that names the words nearest to `word`, or all of them if none is near.
+
+    Args:
+        word: what was written.
+        words: what could have been written.
+    """
+    known = {known.lower(): known for known in sorted(words)}
+    close = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.55)
+    if not close and word:
+        close = [lower for lower in known if word.lower() in lower or lower in word.lower()][:3]
+    if close:
+        return "did you mean " + " or ".join(repr(known[lower]) for lower in close) + "?"
+    return "known: " + ", ".join(known.values())

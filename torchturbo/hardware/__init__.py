@@ -1,0 +1,119 @@
+"""What is here: facts about this machine, asked once, without starting CUDA or changing anything.
+
+A file is a torch device type: ``cuda``, ``cpu``, ``mps``. `detect` says what the machine is, `readings` what
+its GPUs do at this moment.
+
+    >>> from torchturbo import hardware
+    >>> machine = hardware.detect()
+    >>> machine.device_type in ("cuda", "mps", "cpu")
+    True
+    >>> machine is hardware.detect()
+    True
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from torchturbo.hardware import cpu, cuda, mps
+from torchturbo.hardware._base import Build, Cpu, Gpu, Hardware, Mps, Reading
+
+__all__ = ["Build", "Cpu", "Gpu", "Hardware", "Mps", "Reading", "detect", "readings"]
+
+
+class _StandIn:
+    """One pretended machine in force: an object of its own, so that leaving removes that very one."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self.hardware = hardware
+
+
+_lock = threading.Lock()
+_stand_ins: list[_StandIn] = []
+_real: Hardware | None = None
+_real_is_final = False
+# What `detect` answers with nothing but a look: the newest stand-in, else this machine once that is final.
+_answer: Hardware | None = None
+
+
+def detect() -> Hardware:
+    """What this machine is, as far as torch can use it.
+
+    It is asked once in a process, and the same object comes back from then on. Where GPUs could not be
+    told for certain before torch started CUDA (no NVML, an AMD GPU, several slices), it is asked once
+    more after that. No call starts CUDA. `torchturbo.testing.pretend` puts another machine in its place.
+    """
+    answer = _answer
+    return _look() if answer is None else answer
+
+
+def readings() -> tuple[Reading, ...]:
+    """What each GPU does at this moment, in torch's order: load, memory, power, temperature and clocks.
+
+    Empty where there is no GPU, where NVML does not answer (`detect` has the reason), on AMD and Apple
+    GPUs, and while a machine is pretended, which does nothing that could be read.
+    """
+    return () if _stand_ins else cuda.readings()
+
+
+def _look() -> Hardware:
+    global _real, _real_is_final
+    found = _real
+    if found is not None and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return found
+    with _lock:
+        if _answer is not None:  # another thread looked while this one waited
+            return _answer
+        _real, _real_is_final = _ask()
+        _settle()
+        return _real
+
+
+def _ask() -> tuple[Hardware, bool]:
+    gpus = cuda.ask()
+    apple, why_no_apple = mps.ask()
+    return Hardware(_build(), cpu.ask(), gpus.gpus, apple, (*gpus.reasons, *why_no_apple)), gpus.final
+
+
+def _settle() -> None:
+    global _answer
+    _answer = _stand_ins[-1].hardware if _stand_ins else _real if _real_is_final else None
+
+
+@contextmanager
+def _pretending(hardware: Hardware) -> Iterator[Hardware]:
+    stand_in = _StandIn(hardware)
+    with _lock:
+        _stand_ins.append(stand_in)
+        _settle()
+    try:
+        yield hardware
+    finally:
+        with _lock:
+            _stand_ins.remove(stand_in)
+            _settle()
+
+
+def _build() -> Build:
+    return Build(
+        torch=str(torch.__version__),
+        cuda=torch.version.cuda,
+        hip=torch.version.hip,
+        cudnn=_cudnn(),
+        mkldnn=torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.release()} {platform.machine()}",
+    )
+
+
+def _cudnn() -> int | None:
+    # Not torch.backends.cudnn.version(): where there are GPUs, that of torch 2.11 asks their capability and so
+    # starts CUDA. A ROCm build would give MIOpen's version here.
+    library = getattr(torch._C, "_cudnn", None)
+    version: Callable[[], int] | None = getattr(library, "getVersionInt", None)
+    return None if version is None or torch.version.hip is not None else version()
