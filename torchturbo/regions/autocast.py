@@ -1,0 +1,116 @@
+"""Autocast around whole training loops: never stale weights, and nothing but forward passes computed under it.
+
+`torch.autocast` keeps one cast copy of each weight until its outermost block ends. Around a whole loop that copy goes
+stale at the first optimizer step, and the model learns nothing, without an error. So a region keeps no copies: every
+forward casts the weights as they are, whoever changed them. `torchturbo.regions._backward` keeps backward and
+optimizer steps out of it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from torchturbo.errors import ScalingMissing
+from torchturbo.hardware import Hardware
+from torchturbo.regions._backward import REGION
+from torchturbo.settings._base import Cell, Raw, Setting, Values, Write, always
+
+DEVICE_TYPES = ("cpu", "cuda", "mps")
+_BF16 = torch.bfloat16
+
+
+def _cell(device: str) -> Cell:
+    enabled, dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
+    set_enabled, set_dtype = torch.set_autocast_enabled, torch.set_autocast_dtype
+
+    def read() -> tuple[bool, torch.dtype]:
+        return enabled(device), dtype(device)
+
+    def write(raw: tuple[bool, torch.dtype], over: Raw) -> None:
+        set_enabled(device, raw[0])
+        set_dtype(device, raw[1])
+
+    return Cell(f"autocast on {device}", "thread", read, write)
+
+
+_ON = {device: _cell(device) for device in DEVICE_TYPES}
+
+
+def _off(beneath: tuple[bool, torch.dtype]) -> tuple[bool, torch.dtype]:
+    return False, beneath[1]
+
+
+def _no_region(beneath: Raw) -> Raw:
+    return beneath[0], ()
+
+
+@cache
+def _edits(value: str | None, device: str) -> tuple[Write, ...]:
+    if value is None:
+        return ((REGION, _no_region), *((cell, _off) for cell in _ON.values()))
+    return (REGION, always((False, (device,)))), (_ON[device], always((True, _BF16)))
+
+
+def _resolve(value: str | None, hardware: Hardware) -> str | None:
+    return "bf16" if value == "auto" else value
+
+
+def _why_not(hardware: Hardware, value: str | None) -> str | None:
+    if value is None or hardware.has_bf16:
+        return None
+    if hardware.device_type == "mps":
+        return "autocast has not been proven on Apple GPUs"
+    if hardware.device_type == "cpu":
+        return f"{hardware.cpu.name} computes bf16 by emulation only, which is slower than float32"
+    name = next(gpu.name for gpu in hardware.gpus if not gpu.has_bf16)
+    fp16 = (
+        ", and its fp16 needs gradient scaling, which this version does not have"
+        if hardware.has_fp16_tensor_cores
+        else ""
+    )
+    return f"{name} computes bf16 by emulation only{fp16}"
+
+
+class _Dtypes(Values):
+    """The values of `autocast`, of which fp16 is told apart: it exists, and is refused for now."""
+
+    def parse(self, option: str, value: object) -> object:
+        if (isinstance(value, str) and value in ("fp16", "float16", "16-mixed")) or value is torch.float16:
+            raise ScalingMissing(
+                f"{option}={value!r}: fp16 needs gradient scaling to train (small gradients become zero without it), "
+                "and this version has none: use autocast='bf16', or torch.autocast with torch.amp.GradScaler"
+            )
+        return super().parse(option, value)
+
+
+def _show(*raws: tuple[bool, torch.dtype]) -> object:
+    shown = {d: str(dtype).removeprefix("torch.") for d, (on, dtype) in zip(DEVICE_TYPES, raws, strict=True) if on}
+    words = {"bfloat16": "bf16", "float16": "fp16"}
+    if not shown:
+        return None
+    dtypes = {words.get(dtype, dtype) for dtype in shown.values()}
+    return dtypes.pop() if len(dtypes) == 1 else ", ".join(f"{d} {words.get(t, t)}" for d, t in shown.items())
+
+
+autocast = Setting(
+    help="Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop.",
+    values=_Dtypes(
+        ("auto", "bf16", None),
+        {
+            True: "auto",
+            False: None,
+            "no": None,
+            "none": None,
+            "bfloat16": "bf16",
+            "bf16-mixed": "bf16",
+            torch.bfloat16: "bf16",
+        },
+    ),
+    cells=tuple(_ON.values()),
+    edits=lambda value, hardware: _edits(value, hardware.device_type),
+    show=_show,
+    why_not=_why_not,
+    resolve=_resolve,
+)
