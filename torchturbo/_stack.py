@@ -1,0 +1,186 @@
+"""The layers in force over the values beneath: they leave in any order, and what was beneath comes back exactly.
+
+Each layer keeps what it found in every cell and what it put there. A layer that is the newest to leave writes back what
+it found. One that leaves from beneath newer layers writes nothing that they hold: it hands what it found to the next
+newer layer, which then stands on that instead, and so on upwards. What somebody else wrote between two layers is part of
+what the upper one found, so it comes back when that one leaves.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from torchturbo.errors import RestoreError
+from torchturbo.settings._base import Cell, Edit, Raw, Scope, Write
+
+Held = tuple[Cell, Edit, Raw, Raw]
+"""A cell, the edit that was asked for, the raw state found, and the raw state put in force."""
+
+
+class Layer:
+    """One entry's values, over what it found.
+
+    Attributes:
+        writes: its cells, each at most once, with the edit that was asked for.
+        held: what it keeps of each cell, in the order of `writes`, as far as it has come.
+    """
+
+    __slots__ = ("held", "writes")
+
+    def __init__(self, writes: tuple[Write, ...]) -> None:
+        self.writes = writes
+        self.held: list[Held] = []
+
+    def place(self, cell: Cell) -> int | None:
+        """Where `cell` stands in `held`, or None if the layer does not hold it."""
+        for place, held in enumerate(self.held):
+            if held[0] is cell:
+                return place
+        return None
+
+
+class Stack:
+    """The layers of all threads, oldest first. Not locked: who shares one between threads locks around each call.
+
+    Cells of the process are held by the layers of every thread; cells of a thread only by its own, so each call is given
+    the list of the calling thread's layers.
+    """
+
+    __slots__ = ("_late", "_settled", "layers")
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        # A garbage collection in the middle of a push or pop can close a forgotten generator's block. What is under way
+        # would not know of it, so layers that stood when it began (their number is kept here) leave after it.
+        self._settled: int | None = None
+        self._late: list[tuple[Layer, list[Layer], tuple[Scope, ...]]] = []
+
+    def push(self, layer: Layer, own: list[Layer]) -> None:
+        """Puts a new layer in force, in wholly or not at all.
+
+        Args:
+            layer: what to put in force.
+            own: the layers of this thread, to which it is added.
+        """
+        held = layer.held
+        outer = self._settled
+        if outer is None:
+            self._settled = len(self.layers)
+        try:
+            for cell, edit in layer.writes:
+                beneath = cell.read()
+                wanted = edit(beneath)
+                held.append((cell, edit, beneath, wanted))
+                if wanted is not beneath and wanted != beneath:
+                    cell.write(wanted, beneath)
+            self.layers.append(layer)
+            own.append(layer)
+            if self._late and outer is None:
+                self._leave_late()
+        except BaseException:
+            if layer in self.layers:
+                self.layers.remove(layer)
+            if layer in own:
+                own.remove(layer)
+            _restore(layer)
+            raise
+        finally:
+            self._settled = outer
+
+    def pop(self, layer: Layer, own: list[Layer], scopes: tuple[Scope, ...] = ("process", "thread")) -> None:
+        """Takes a layer out of force, wherever it stands.
+
+        Args:
+            layer: what to take out.
+            own: the layers of the thread that pushed it.
+            scopes: which part of it; a thread's part can only be put back by that thread.
+
+        Raises:
+            RestoreError: torch refused a value; every other one has been put back.
+        """
+        layers = self.layers
+        outer = self._settled
+        if outer is None:
+            self._settled = len(layers) - 1
+        elif layer in layers[:outer]:
+            self._late.append((layer, own, scopes))
+            return
+        try:
+            if len(scopes) == 2 and layers[-1] is layer and own[-1] is layer:
+                layers.pop()
+                own.pop()
+                _restore(layer)
+            else:
+                self._pull_out(layer, own, scopes)
+        finally:
+            if self._late and outer is None:
+                self._leave_late()
+            self._settled = outer
+
+    def _leave_late(self) -> None:
+        while self._late:
+            self._pull_out(*self._late.pop())
+
+    def _pull_out(self, layer: Layer, own: list[Layer], scopes: tuple[Scope, ...]) -> None:
+        """Takes a layer out from beneath newer ones."""
+        newer: dict[Scope, list[Layer]] = {}
+        for scope in scopes:
+            layers = self.layers if scope == "process" else own
+            standing = layers.index(layer)
+            newer[scope] = layers[standing + 1 :]
+            del layers[standing]
+        failed: list[BaseException] = []
+        for cell, _, found, put in reversed(layer.held):
+            if cell.scope not in newer:
+                continue
+            was, now, kept = put, found, False
+            for above in newer[cell.scope]:
+                place = above.place(cell)
+                if place is None:
+                    continue
+                kept = True
+                _, edit, beneath, over = above.held[place]
+                beneath = _moved(beneath, was, now)
+                was, now = over, edit(beneath)
+                above.held[place] = (cell, edit, beneath, now)
+            if kept and now == was:
+                continue
+            try:
+                cell.write(now, was)
+            except BaseException as error:
+                failed.append(_refused(cell, error))
+        if failed:
+            _raise_first(failed)
+
+
+def _restore(layer: Layer) -> None:
+    """Writes back what the newest layer found, newest cell first."""
+    failed: list[BaseException] = []
+    for cell, _, found, put in reversed(layer.held):
+        try:
+            cell.write(found, put)
+        except BaseException as error:
+            failed.append(_refused(cell, error))
+    if failed:
+        _raise_first(failed)
+
+
+def _refused(cell: Cell, error: BaseException) -> BaseException:
+    """The error to raise once everything else has been put back: an interrupt stays what it is."""
+    if not isinstance(error, Exception):
+        return error
+    refused = RestoreError(f"torch refused to put back {cell.name}: {error}")
+    refused.__cause__ = error
+    return refused
+
+
+def _raise_first(failed: list[BaseException]) -> NoReturn:
+    raise next((error for error in failed if not isinstance(error, RestoreError)), failed[0])
+
+
+def _moved(found: Raw, was: Raw, now: Raw) -> Raw:
+    """What a layer stands on once the one beneath it no longer gives `was` but `now`, keeping what others wrote."""
+    if isinstance(found, tuple):
+        parts = [n if part == w else part for part, w, n in zip(found, was, now, strict=True)]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return now if found == was else found

@@ -1,0 +1,243 @@
+"""`turbo`: a profile around a block of code, and everything back as it was afterwards."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from torchturbo._plan import Plan, decide
+from torchturbo._stack import Layer, Stack
+from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
+from torchturbo.hardware import Hardware, detect
+from torchturbo.profiles import Profile, parsed
+from torchturbo.profiles import profile as profile_named
+from torchturbo.settings._base import Cell, Edit, Write, keep
+from torchturbo.settings._float32 import MATMUL
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from torchturbo._options import Options
+    from torchturbo._report import Report
+
+_STACK = Stack()
+_LOCK = threading.RLock()
+
+
+class _Open(list["Active"]):
+    """One thread's blocks, oldest first; and those of them that another thread has closed as far as it could."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.astray: list[Active] = []
+        self.thread = threading.current_thread()
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.open = _Open()
+
+
+_THREAD = _Thread()
+
+
+class _Program(NamedTuple):
+    """A plan, ready to be put in force."""
+
+    hardware: Hardware
+    plan: Plan
+    writes: tuple[Write, ...]
+
+
+_PROGRAMS: dict[tuple[Profile, tuple[tuple[str, object], ...]], _Program] = {}
+
+
+def _program(profile: Profile, overrides: tuple[tuple[str, object], ...]) -> _Program:
+    """The program on the current hardware, made once."""
+    here = detect()
+    program = _PROGRAMS.get((profile, overrides))
+    if program is None or program.hardware is not here:
+        plan = decide(profile, dict(overrides), here)
+        # Compiling a function writes matrix-product precision, whoever set it: every block puts it back.
+        edits: dict[Cell, Edit] = {MATMUL: keep}
+        for cell, edit in plan.writes:
+            edits[cell] = _after(edits[cell], edit) if cell in edits else edit
+        program = _PROGRAMS[profile, overrides] = _Program(here, plan, tuple(edits.items()))
+    return program
+
+
+def _after(first: Edit, then: Edit) -> Edit:
+    return then if first is keep else lambda beneath: then(first(beneath))
+
+
+class Active(Layer):
+    """One entry of a block, in force until it is left.
+
+    Attributes:
+        plan: what was decided, and why.
+    """
+
+    __slots__ = ("_code", "_instruction", "_open", "_owner", "plan")
+
+    def __init__(self, owner: turbo, program: _Program, opened: _Open, frame: FrameType) -> None:
+        self.writes = program.writes
+        self.held = []
+        self.plan = program.plan
+        self._owner = owner
+        self._open = opened
+        self._code = frame.f_code
+        self._instruction = frame.f_lasti
+
+    @property
+    def where(self) -> str:
+        """The line that opened the block, as ``file:line``."""
+        # Finding the line takes longer than opening the block does, so it waits until somebody asks.
+        line = next(
+            (n for start, end, n in self._code.co_lines() if start <= self._instruction < end and n),
+            self._code.co_firstlineno,
+        )
+        return f"{self._code.co_filename}:{line}"
+
+    @property
+    def thread(self) -> str:
+        """The name of the thread that opened the block."""
+        return self._open.thread.name
+
+    def report(self) -> Report:
+        """Prints what this block put in force, and returns it."""
+        from torchturbo._report import report
+
+        return report(self)
+
+    def __repr__(self) -> str:
+        return f"<Active {self.plan.profile.name!r} at {self.where} in {self.thread}>"
+
+
+class turbo:
+    """A profile around a block of code; everything is back as it was afterwards, exactly.
+
+    One object can be entered again and again, within itself, and in several threads at once. Settings of the process
+    (precision, cuDNN, determinism ...) are seen by every thread while the block is open; autocast, grad mode and the
+    number of threads by the thread that opened it.
+
+    Args:
+        profile: a built-in profile by name, or a `Profile`.
+        strict: raise where this machine cannot do what was asked, instead of leaving it out.
+        **options: values that beat the profile's, whatever the profile.
+
+    Raises:
+        ProfileNameError: there is no such profile.
+        OptionNameError: there is no such option.
+        OptionValueError: an option does not take its value.
+
+    On entry, before anything has changed:
+
+    Raises:
+        UnsupportedHere: `strict`, and this machine cannot do something that was asked.
+
+    >>> import torch
+    >>> with turbo("debug", num_threads=1):
+    ...     torch.is_anomaly_enabled(), torch.get_num_threads()
+    (True, 1)
+    >>> torch.is_anomaly_enabled()
+    False
+    """
+
+    __slots__ = ("_overrides", "_profile", "_program", "_strict")
+
+    def __init__(self, profile: str | Profile = "fast", *, strict: bool = False, **options: Unpack[Options]) -> None:
+        self._profile = profile_named(profile)
+        self._strict = strict
+        self._overrides = tuple(parsed(options).items()) if options else ()
+        self._program: _Program | None = None
+
+    def __enter__(self, _frame: FrameType | None = None) -> Active:
+        program = self._program
+        if program is None or program.hardware is not detect():
+            program = self._program = _program(self._profile, self._overrides)
+        if self._strict and program.plan.refused:
+            raise _unsupported(program.plan)
+        opened = _THREAD.open
+        if opened.astray:
+            _close_astray(opened)
+        active = Active(self, program, opened, _frame or sys._getframe(1))
+        _LOCK.acquire()
+        try:
+            _STACK.push(active, opened)  # type: ignore[arg-type]
+        finally:
+            _LOCK.release()
+        return active
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened = _THREAD.open
+        active = opened[-1] if opened else None
+        if active is None or active._owner is not self:
+            active = self._newest(opened)
+        _LOCK.acquire()
+        try:
+            try:
+                _STACK.pop(active, opened)  # type: ignore[arg-type]
+            finally:
+                if opened.astray:
+                    _close_astray(opened)
+        except RestoreError as failed:
+            if error is None:
+                raise
+            error.add_note(f"torchturbo: {failed}")
+        finally:
+            _LOCK.release()
+
+    def _newest(self, opened: _Open) -> Active:
+        for active in reversed(opened):
+            if active._owner is self and active not in opened.astray:
+                return active
+        self._exit_elsewhere()
+
+    def _exit_elsewhere(self) -> NoReturn:
+        """Closes a block that another thread opened, as far as this thread can."""
+        with _LOCK:
+            for active in reversed(in_force()):
+                if active._owner is self:
+                    _STACK.pop(active, active._open, ("process",))  # type: ignore[arg-type]
+                    active._open.astray.append(active)
+                    break
+            else:
+                raise RuntimeError(f"{self!r} was left without having been entered")
+        raise WrongThreadError(
+            f"the block opened at {active.where} in thread {active.thread!r} was closed in thread "
+            f"{threading.current_thread().name!r}. What the process shares is back as it was; autocast, grad mode and "
+            f"the number of threads belong to {active.thread!r} and come back there when it next enters or leaves a "
+            "block. Close a block in the thread that opened it"
+        )
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self._overrides)
+        return f"turbo({self._profile.name!r}{', strict=True' if self._strict else ''}{options})"
+
+
+def _close_astray(opened: _Open) -> None:
+    """Puts this thread's own state back for blocks that other threads have closed."""
+    with _LOCK:
+        while opened.astray:
+            _STACK.pop(opened.astray.pop(), opened, ("thread",))  # type: ignore[arg-type]
+
+
+def _unsupported(plan: Plan) -> UnsupportedHere:
+    lines = "".join(f"\n  {d.name}={d.asked!r} ({d.origin}): {d.refused}" for d in plan.refused)
+    return UnsupportedHere(f"this machine cannot do all that was asked of it, and strict=True:{lines}")
+
+
+def in_force() -> tuple[Active, ...]:
+    """The blocks open now, in every thread, oldest first."""
+    with _LOCK:
+        return tuple(layer for layer in _STACK.layers if isinstance(layer, Active))
+
+
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread holds the lock would wait for it for ever.
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
