@@ -15,7 +15,7 @@ from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile, parsed
 from torchturbo.profiles import profile as profile_named
 from torchturbo.settings._base import Cell, Edit, Write, keep
-from torchturbo.settings._float32 import MATMUL
+from torchturbo.settings._float32 import MATMUL, compiling_changes_matmul
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -45,11 +45,19 @@ _THREAD = _Thread()
 
 
 class _Program(NamedTuple):
-    """A plan, ready to be put in force."""
+    """A plan, ready to be put in force.
+
+    Attributes:
+        hardware: the machine it was made for.
+        plan: what it comes from.
+        writes: each cell once, with its edit.
+        guarded: the same, for where compiling a function in the block would leave something behind.
+    """
 
     hardware: Hardware
     plan: Plan
     writes: tuple[Write, ...]
+    guarded: tuple[Write, ...]
 
 
 _PROGRAMS: dict[tuple[Profile, tuple[tuple[str, object], ...]], _Program] = {}
@@ -61,16 +69,17 @@ def _program(profile: Profile, overrides: tuple[tuple[str, object], ...]) -> _Pr
     program = _PROGRAMS.get((profile, overrides))
     if program is None or program.hardware is not here:
         plan = decide(profile, dict(overrides), here)
-        # Compiling a function writes matrix-product precision, whoever set it: every block puts it back.
-        edits: dict[Cell, Edit] = {MATMUL: keep}
+        edits: dict[Cell, Edit] = {}
         for cell, edit in plan.writes:
             edits[cell] = _after(edits[cell], edit) if cell in edits else edit
-        program = _PROGRAMS[profile, overrides] = _Program(here, plan, tuple(edits.items()))
+        writes = tuple(edits.items())
+        guarded = writes if MATMUL in edits else ((MATMUL, keep), *writes)
+        program = _PROGRAMS[profile, overrides] = _Program(here, plan, writes, guarded)
     return program
 
 
 def _after(first: Edit, then: Edit) -> Edit:
-    return then if first is keep else lambda beneath: then(first(beneath))
+    return lambda beneath: then(first(beneath))
 
 
 class Active(Layer):
@@ -83,7 +92,7 @@ class Active(Layer):
     __slots__ = ("_code", "_instruction", "_open", "_owner", "plan")
 
     def __init__(self, owner: turbo, program: _Program, opened: _Open, frame: FrameType) -> None:
-        self.writes = program.writes
+        self.writes = program.guarded if compiling_changes_matmul() else program.writes
         self.held = []
         self.plan = program.plan
         self._owner = owner

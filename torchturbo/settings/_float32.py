@@ -144,9 +144,6 @@ def _read_matmul() -> Matmul:
 
 
 def _write_matmul(raw: Matmul, over: Raw) -> None:
-    if raw is over and raw is _AT_REST["highest"]:
-        # Nothing was asked for, and where nothing is set compiling a function leaves nothing behind.
-        return
     # Written whole: compiling a function in between can have changed any part, whatever was left in force.
     _C._set_float32_matmul_precision(raw.legacy)
     if not HAS_CELLS:
@@ -156,6 +153,18 @@ def _write_matmul(raw: Matmul, over: Raw) -> None:
         _set("cuda", "matmul", raw.cuda)
     if raw.mkldnn != mkldnn:
         _set("mkldnn", "matmul", raw.mkldnn)
+
+
+def compiling_changes_matmul() -> bool:
+    """Whether compiling a function would leave MATMUL other than it is now.
+
+    Every compilation writes what cuda/matmul resolves to into the cell itself, so that it follows its parent no more
+    (torch >= 2.9), or makes ``medium`` ``high`` (torch 2.8).
+    """
+    if HAS_CELLS:
+        means = _get("cuda", "matmul")
+        return bool(means != "none" and means == _get("cuda", "all"))
+    return bool(_C._get_float32_matmul_precision() == "medium")
 
 
 MATMUL = Cell("float32 matmul precision", "process", _read_matmul, _write_matmul)

@@ -1,0 +1,1 @@
+"""What torchturbo costs and what it buys, measured interleaved; `records` keeps every sample with its environment."""
