@@ -139,7 +139,7 @@ class _Kwargs(dict[str, Any]):
 
 
 def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if torch.compiler.is_compiling() or not _thread.devices:
+    if not _thread.devices:
         return None
     if _thread.steps:
         _heal()
@@ -166,6 +166,7 @@ def _around(engine: _Engine) -> _Engine:
     def run(*args: Any, **kwargs: Any) -> Any:
         return _run(engine, args, kwargs)
 
+    run._torchdynamo_disable = True  # type: ignore[attr-defined]
     return run
 
 
@@ -228,12 +229,17 @@ REGION = Cell("a region's autocast", "thread", _read_region, _write_region)
 """What makes autocast a region in one thread: (whether it keeps cast copies of weights, the device types under it)."""
 
 
-def _unseen_by_dynamo(*functions: Callable[..., Any]) -> None:
-    """Has Dynamo run these as they are: a compiled function whose graph breaks at backward would compile them else."""
+def _unseen_by_dynamo(*functions: Any) -> None:
+    """Has Dynamo run these as they are, in frames of their own and where it would trace through them.
+
+    Without importing it, which takes seconds: `torch.compiler.disable` would.
+    """
     dynamo: Any = torch._C._dynamo.eval_frame
     as_it_is = dynamo._FrameExecStrategy(dynamo._FrameAction.SKIP, dynamo._FrameAction.DEFAULT)
     for function in functions:
         dynamo.set_code_exec_strategy(function.__code__, as_it_is)
+        function._torchdynamo_disable = True
 
 
-_unseen_by_dynamo(_run, _off, _back, _end, _failed_steps, _heal, _around(_run))
+_unseen_by_dynamo(_run, _around(_run), _before_step, _off, _back, _end, _failed_steps, _heal)
+_unseen_by_dynamo(_Step.around, _Step.around(_Step(0, []), list), _Ending.__init__, _Ending.__del__)
