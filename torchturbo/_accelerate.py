@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import wrapt
 
+from torchturbo._dynamo import run_as_it_is
 from torchturbo._turbo import turbo
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
@@ -26,6 +27,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Accelerated(wrapt.FunctionWrapper[..., Any]):
     """A function with a profile around every call; in all else the function itself."""
 
+    # Dynamo takes the wrapper for what it wraps, and would go on without the profile.
+    _torchdynamo_disable = True
+    _torchdynamo_disable_msg = None
+
     def __init__(self, function: Callable[..., Any], around: turbo) -> None:
         def call(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
             around.__enter__(sys._getframe(0))
@@ -37,6 +42,7 @@ class _Accelerated(wrapt.FunctionWrapper[..., Any]):
             around.__exit__(None, None, None)
             return result
 
+        run_as_it_is(call.__code__)
         super().__init__(function, call)
 
     def __reduce_ex__(self, protocol: Any) -> str:

@@ -1,9 +1,9 @@
 """The layers in force over the values beneath: they leave in any order, and what was beneath comes back exactly.
 
-Each layer keeps what it found in every cell and what it put there. A layer that is the newest to leave writes back what
-it found. One that leaves from beneath newer layers writes nothing that they hold: it hands what it found to the next
-newer layer, which then stands on that instead, and so on upwards. What somebody else wrote between two layers is part of
-what the upper one found, so it comes back when that one leaves.
+Each layer keeps what it found in every cell and what it put there. The newest layer leaves by writing back what it
+found. One that leaves from beneath newer layers writes nothing that they hold: it hands what it found to the next newer
+layer, which then stands on that instead, and so on upwards. What somebody else wrote between two layers is part of what
+the upper one found, so it comes back when that one leaves.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Layer:
 class Stack:
     """The layers of all threads, oldest first. Not locked: who shares one between threads locks around each call.
 
-    Cells of the process are held by the layers of every thread; cells of a thread only by its own, so each call is given
-    the list of the calling thread's layers.
+    Cells of the process are held by the layers of every thread, cells of a thread by its own alone; so each call is
+    given the list of the calling thread's layers.
     """
 
     __slots__ = ("_late", "_settled", "layers")
@@ -140,7 +140,7 @@ class Stack:
                     continue
                 kept = True
                 _, edit, beneath, over = above.held[place]
-                beneath = _moved(beneath, was, now)
+                beneath = cell.moved(beneath, was, now)
                 was, now = over, edit(beneath)
                 above.held[place] = (cell, edit, beneath, now)
             if kept and now == was:
@@ -176,11 +176,3 @@ def _refused(cell: Cell, error: BaseException) -> BaseException:
 
 def _raise_first(failed: list[BaseException]) -> NoReturn:
     raise next((error for error in failed if not isinstance(error, RestoreError)), failed[0])
-
-
-def _moved(found: Raw, was: Raw, now: Raw) -> Raw:
-    """What a layer stands on once the one beneath it no longer gives `was` but `now`, keeping what others wrote."""
-    if isinstance(found, tuple):
-        parts = [n if part == w else part for part, w, n in zip(found, was, now, strict=True)]
-        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
-    return now if found == was else found

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from torchturbo._dynamo import untraced
 from torchturbo._plan import Plan, decide
 from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
 from torchturbo.hardware import Hardware, detect
-from torchturbo.profiles import Profile, parsed
+from torchturbo.profiles import PROFILES, Profile, parsed
 from torchturbo.profiles import profile as profile_named
 from torchturbo.settings._base import Cell, Edit, Write, keep
 from torchturbo.settings._float32 import MATMUL, compiling_changes_matmul
+from torchturbo.settings.determinism import INDUCTOR
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
     from torchturbo._options import Options
     from torchturbo._report import Report
 
+_untraced = partial(untraced, and_below=True)
+
 _STACK = Stack()
 _LOCK = threading.RLock()
+_acquire, _release = _LOCK.acquire, _LOCK.release
 
 
 class _Open(list["Active"]):
@@ -73,7 +79,7 @@ def _program(profile: Profile, overrides: tuple[tuple[str, object], ...]) -> _Pr
         for cell, edit in plan.writes:
             edits[cell] = _after(edits[cell], edit) if cell in edits else edit
         writes = tuple(edits.items())
-        guarded = writes if MATMUL in edits else ((MATMUL, keep), *writes)
+        guarded = (*((cell, keep) for cell in (MATMUL, INDUCTOR) if cell not in edits), *writes)
         program = _PROGRAMS[profile, overrides] = _Program(here, plan, writes, guarded)
     return program
 
@@ -92,7 +98,8 @@ class Active(Layer):
     __slots__ = ("_code", "_instruction", "_open", "_owner", "plan")
 
     def __init__(self, owner: turbo, program: _Program, opened: _Open, frame: FrameType) -> None:
-        self.writes = program.guarded if compiling_changes_matmul() else program.writes
+        guard = compiling_changes_matmul() or "torch._inductor.config" in sys.modules
+        self.writes = program.guarded if guard else program.writes
         self.held = []
         self.plan = program.plan
         self._owner = owner
@@ -157,12 +164,14 @@ class turbo:
 
     __slots__ = ("_overrides", "_profile", "_program", "_strict")
 
+    @_untraced
     def __init__(self, profile: str | Profile = "fast", *, strict: bool = False, **options: Unpack[Options]) -> None:
-        self._profile = profile_named(profile)
+        self._profile = profile if isinstance(profile, Profile) else PROFILES.get(profile) or profile_named(profile)
         self._strict = strict
         self._overrides = tuple(parsed(options).items()) if options else ()
         self._program: _Program | None = None
 
+    @_untraced
     def __enter__(self, _frame: FrameType | None = None) -> Active:
         program = self._program
         if program is None or program.hardware is not detect():
@@ -173,21 +182,22 @@ class turbo:
         if opened.astray:
             _close_astray(opened)
         active = Active(self, program, opened, _frame or sys._getframe(1))
-        _LOCK.acquire()
+        _acquire()
         try:
             _STACK.push(active, opened)  # type: ignore[arg-type]
         finally:
-            _LOCK.release()
+            _release()
         return active
 
+    @_untraced
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         opened = _THREAD.open
-        active = opened[-1] if opened else None
+        active = opened[-1] if opened and not opened.astray else None
         if active is None or active._owner is not self:
             active = self._newest(opened)
-        _LOCK.acquire()
+        _acquire()
         try:
             try:
                 _STACK.pop(active, opened)  # type: ignore[arg-type]
@@ -199,7 +209,7 @@ class turbo:
                 raise
             error.add_note(f"torchturbo: {failed}")
         finally:
-            _LOCK.release()
+            _release()
 
     def _newest(self, opened: _Open) -> Active:
         for active in reversed(opened):

@@ -130,7 +130,7 @@ class Profile(Mapping[str, object]):
 _FAST = Profile(
     "fast",
     gain="TF32 and bf16 where the hardware has them: usually several times faster, with training curves as before.",
-    give="About three significant digits inside matrix products and convolutions; the same bits are not promised twice.",
+    give="About three significant digits inside matrix products and convolutions; not the same bits on each run.",
     tf32=True,
     autocast="auto",
     cudnn_benchmark=True,
@@ -167,7 +167,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             _EXACT,
             Profile._of(
                 "reproducible",
-                "The same bits twice on the same machine, or an error that names the operation that has no such kernel.",
+                "The same bits twice on the same machine, or an error that names the operation without such a kernel.",
                 "Speed, as exact does, and more where deterministic kernels are slower.",
                 {
                     **_EXACT,

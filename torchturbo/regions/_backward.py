@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.optim.optimizer as optimizers
 
+from torchturbo._dynamo import untraced
 from torchturbo.settings._base import Cell, Raw
 
 _Engine = Callable[..., Any]
 
 
-class _Thread(threading.local):
+class _Here:
     """What a thread's region needs to know.
 
     Attributes:
@@ -32,15 +33,22 @@ class _Thread(threading.local):
         steps: the optimizer steps under way, oldest first.
     """
 
-    devices: tuple[str, ...] = ()
+    __slots__ = ("devices", "steps")
 
     def __init__(self) -> None:
+        self.devices: tuple[str, ...] = ()
         self.steps: list[_Step] = []
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.here = _Here()
 
 
 _thread = _Thread()
 
 
+@untraced
 def _off(devices: tuple[str, ...]) -> list[tuple[str, bool]]:
     """Switches autocast off for `devices`, and returns what it was."""
     before = [(device, torch.is_autocast_enabled(device)) for device in devices]
@@ -49,18 +57,21 @@ def _off(devices: tuple[str, ...]) -> list[tuple[str, bool]]:
     return before
 
 
+@untraced
 def _back(before: Iterable[tuple[str, bool]]) -> None:
     for device, enabled in before:
         torch.set_autocast_enabled(device, enabled)
 
 
+@untraced
 def _run(engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One backward, with autocast off where this thread's region has put it on."""
-    if not _thread.devices:
+    here = _thread.here
+    if not here.devices:
         return engine(*args, **kwargs)
-    if _thread.steps:
+    if here.steps:
         _heal()
-    before = _off(_thread.devices)
+    before = _off(here.devices)
     try:
         return engine(*args, **kwargs)
     finally:
@@ -78,6 +89,7 @@ class _Step(NamedTuple):
     frame: int
     before: list[tuple[str, bool]]
 
+    @untraced
     def around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """The closure of a step, which is a forward pass and a backward: it runs as the loop around the step does."""
 
@@ -89,26 +101,31 @@ class _Step(NamedTuple):
             finally:
                 _back(before)
 
-        return run
+        return untraced(run)
 
 
+@untraced
 def _end(step: _Step) -> None:
     """Returns to the state before a step, if it is the newest of this thread."""
-    if _thread.steps and _thread.steps[-1] is step:
-        _back(_thread.steps.pop().before)
+    steps = _thread.here.steps
+    if steps and steps[-1] is step:
+        _back(steps.pop().before)
 
 
+@untraced
 def _failed_steps() -> Iterator[_Step]:
-    """The steps that raised an exception which is still kept, with their frames, but which run no more; newest first."""
+    """The steps that run no more, but whose exception is still kept and their frames with it; newest first."""
     frame: FrameType | None = sys._getframe(1)
     running = set()
     while frame is not None:
         running.add(id(frame))
         frame = frame.f_back
-    while _thread.steps and _thread.steps[-1].frame not in running:
-        yield _thread.steps.pop()
+    steps = _thread.here.steps
+    while steps and steps[-1].frame not in running:
+        yield steps.pop()
 
 
+@untraced
 def _heal() -> None:
     """Returns to the state before the steps that failed."""
     for step in _failed_steps():
@@ -123,9 +140,11 @@ class _Ending:
 
     __slots__ = ("step",)
 
+    @untraced
     def __init__(self, step: _Step) -> None:
         self.step = step
 
+    @untraced
     def __del__(self) -> None:
         _end(self.step)
 
@@ -138,13 +157,15 @@ class _Kwargs(dict[str, Any]):
     ending: _Ending
 
 
+@untraced
 def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if not _thread.devices:
+    here = _thread.here
+    if not here.devices:
         return None
-    if _thread.steps:
+    if here.steps:
         _heal()
-    step = _Step(id(sys._getframe(1)), _off(_thread.devices))
-    _thread.steps.append(step)
+    step = _Step(id(sys._getframe(1)), _off(here.devices))
+    here.steps.append(step)
     if len(args) > 1 and callable(args[1]):
         args = (args[0], step.around(args[1]), *args[2:])
     if callable(kwargs.get("closure")):
@@ -166,8 +187,7 @@ def _around(engine: _Engine) -> _Engine:
     def run(*args: Any, **kwargs: Any) -> Any:
         return _run(engine, args, kwargs)
 
-    run._torchdynamo_disable = True  # type: ignore[attr-defined]
-    return run
+    return untraced(run)
 
 
 class _Watch:
@@ -206,19 +226,21 @@ _watch = _Watch()
 
 
 def _read_region() -> tuple[bool, tuple[str, ...]]:
-    if _thread.steps:
+    here = _thread.here
+    if here.steps:
         _heal()
-    return torch.is_autocast_cache_enabled(), _thread.devices
+    return torch.is_autocast_cache_enabled(), here.devices
 
 
 def _write_region(raw: tuple[bool, tuple[str, ...]], over: Raw) -> None:
     cache, devices = raw
-    if _thread.steps:
+    here = _thread.here
+    if here.steps:
         # Steps that failed in a region end with it: what they would return to is being written away.
         deque(_failed_steps(), maxlen=0)
-    if (not devices) is not (not _thread.devices):
+    if (not devices) is not (not here.devices):
         _watch.count(1 if devices else -1)
-    _thread.devices = devices
+    here.devices = devices
     if cache:
         # Copies that an autocast around the region made earlier would come back to life, stale.
         torch.clear_autocast_cache()
@@ -227,19 +249,3 @@ def _write_region(raw: tuple[bool, tuple[str, ...]], over: Raw) -> None:
 
 REGION = Cell("a region's autocast", "thread", _read_region, _write_region)
 """What makes autocast a region in one thread: (whether it keeps cast copies of weights, the device types under it)."""
-
-
-def _unseen_by_dynamo(*functions: Any) -> None:
-    """Has Dynamo run these as they are, in frames of their own and where it would trace through them.
-
-    Without importing it, which takes seconds: `torch.compiler.disable` would.
-    """
-    dynamo: Any = torch._C._dynamo.eval_frame
-    as_it_is = dynamo._FrameExecStrategy(dynamo._FrameAction.SKIP, dynamo._FrameAction.DEFAULT)
-    for function in functions:
-        dynamo.set_code_exec_strategy(function.__code__, as_it_is)
-        function._torchdynamo_disable = True
-
-
-_unseen_by_dynamo(_run, _around(_run), _before_step, _off, _back, _end, _failed_steps, _heal)
-_unseen_by_dynamo(_Step.around, _Step.around(_Step(0, []), list), _Ending.__init__, _Ending.__del__)

@@ -26,6 +26,14 @@ Write = tuple["Cell", Edit]
 TORCH = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
 
 
+def moved(found: Raw, was: Raw, now: Raw) -> Raw:
+    """What a layer stands on once the one beneath it no longer gives `was` but `now`, keeping what others wrote."""
+    if isinstance(found, tuple):
+        parts = [n if part == w else part for part, w, n in zip(found, was, now, strict=True)]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return now if found == was else found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """A piece of torch's state that is read and written as a whole.
@@ -35,12 +43,14 @@ class Cell:
         scope: ``"process"`` (every thread sees a write) or ``"thread"``.
         read: the exact state now, as an opaque comparable value.
         write: ``write(raw, over)`` puts `raw` in force, where `over` is what was in force as far as the caller knows.
+        moved: what a layer stands on once the one beneath gives something else, as `moved` says it for most cells.
     """
 
     name: str
     scope: Scope
     read: Callable[[], Raw]
     write: Callable[[Raw, Raw], None]
+    moved: Callable[[Raw, Raw, Raw], Raw] = moved
 
 
 def cell(getter: str, setter: str, scope: Scope = "process") -> Cell | None:

@@ -300,15 +300,26 @@ def _by_default(own: str) -> str:
     return {"none": "tf32", "bf16": "none"}.get(inherited, inherited)
 
 
-CUDNN = Cell("cuDNN float32 precision", "process", _read_cudnn, _write_cudnn)
+def _moved_cudnn(found: Cudnn, was: Cudnn, now: Cudnn) -> Cudnn:
+    """As `moved`; but a leaf that was put as tf32 can have been found undecided, and the other way round."""
+
+    def same(part: object, other: object) -> bool:
+        return part == other or (UNDECIDED in (part, other) and {part, other} <= {UNDECIDED, "tf32", "default"})
+
+    parts: Any = (n if same(part, w) else part for part, w, n in zip(found, was, now, strict=True))
+    return Cudnn(*parts)
+
+
+CUDNN = Cell("cuDNN float32 precision", "process", _read_cudnn, _write_cudnn, _moved_cudnn)
 
 
 def _decided(operation: str) -> str:
-    """``"tf32"`` or ``"default"``, for a leaf that reads tf32 where no parent is in force."""
+    """``"default"``, or ``"tf32"`` for any explicit value: what an undecided leaf is, whatever is in force now."""
     own = _all("cuda")
-    _set("cuda", "all", "ieee")
+    other = "tf32" if _get("cuda", operation) == "ieee" else "ieee"
+    _set("cuda", "all", other)
     try:
-        return "default" if _get("cuda", operation) == "ieee" else "tf32"
+        return "default" if _get("cuda", operation) == other else "tf32"
     finally:
         _set("cuda", "all", own)
 

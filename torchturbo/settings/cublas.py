@@ -75,14 +75,25 @@ def _library(kind: str, enum: Any, words: tuple[str, ...]) -> Setting:
 
     def write(raw: Raw, over: Raw) -> None:
         # torch says at every write that the choice is experimental, so one that changes nothing is spared.
-        if get() != raw:
+        if get() == raw:
+            return
+        try:
             put(raw)
+        except RuntimeError:
+            # A library that this build lacks is refused after it has been stored: where it was found so, it is back.
+            if get() != raw:
+                raise
+
+    def why_not(hardware: Hardware, value: str) -> str | None:
+        if value == "magma" and not torch.cuda.has_magma:
+            return f"this build of torch ({torch.__version__}) has no MAGMA"
+        return _gpu_only(hardware, value)
 
     return simple(
         Cell(f"{kind} library", "process", get, write),
         help=f"The library that torch prefers for {kind}: torch.backends.cuda.preferred_{kind}_library.",
         values=choice(*(word for word in words if word in members)),
-        why_not=_gpu_only,
+        why_not=why_not,
         raw=lambda value: members[value],
         show=lambda raw: shown.get(int(raw), str(raw)),
     )
