@@ -1,4 +1,4 @@
-"""Keeping `torch.compile` out of our own code, without importing it: that takes seconds (`torch.compiler.disable` does).
+"""Keeping `torch.compile` out of our own code, without importing it, as `torch.compiler.disable` does, for seconds.
 
 Dynamo looks at two things: where it would trace through a call, at a mark on the function, and breaks the graph there;
 where it meets a frame that runs, at what its code object has been set to.
