@@ -107,7 +107,7 @@ CONTENDERS: tuple[Callable[[], None], ...] = (
 
 
 def _forget_by_hand() -> None:
-    """Puts back what `by_hand` leaves behind (cells that were ``none`` are ``ieee``), so that all start from the same."""
+    """Puts back what `by_hand` leaves behind (``ieee`` in cells that were ``none``), so that all start alike."""
     if by_hand_exactly in CONTENDERS:
         torch.backends.cuda.matmul.fp32_precision = "none"
         torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
@@ -147,13 +147,14 @@ def _ratio(samples: dict[str, list[float]], name: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(samples[name], samples[other], strict=True))
 
 
-def main() -> None:
-    """Measures, prints a table and, where asked, writes a record."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    options.add_argument("--rounds", type=int, default=300)
-    options.add_argument("--json", type=Path)
-    asked = options.parse_args()
-    samples = measure(asked.rounds)
+def record(rounds: int, path: Path | None) -> None:
+    """Measures, prints a table and, where a path is given, writes a record.
+
+    Args:
+        rounds: how often each contender has its turn.
+        path: of the record.
+    """
+    samples = measure(rounds)
     table = Table(title=f"one entry and exit, torch {torch.__version__}, {hardware.detect().device_type}")
     for heading in ("", "median us", "10 % .. 90 %", "by hand = 1", "over autocast us"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -163,9 +164,7 @@ def main() -> None:
         row = {
             "median_us": statistics.median(taken),
             "ratio_to_by_hand": _ratio(samples, name, "by_hand"),
-            "over_autocast_us": statistics.median(
-                a - b for a, b in zip(taken, samples["autocast_alone"], strict=True)
-            ),
+            "over_autocast_us": statistics.median(a - b for a, b in zip(taken, samples["autocast_alone"], strict=True)),
         }
         summary[name] = row
         table.add_row(
@@ -176,9 +175,18 @@ def main() -> None:
             f"{row['over_autocast_us']:+.2f}",
         )
     Console().print(table)
-    if asked.json:
-        command = f"python -m benchmarks.overhead --rounds {asked.rounds}"
-        _record.write(asked.json, "overhead", command, {"summary": summary, "samples_us": samples})
+    if path:
+        command = f"python -m benchmarks.overhead --rounds {rounds}"
+        _record.write(path, "overhead", command, {"summary": summary, "samples_us": samples})
+
+
+def main() -> None:
+    """The command line."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--rounds", type=int, default=300)
+    options.add_argument("--json", type=Path)
+    asked = options.parse_args()
+    record(asked.rounds, asked.json)
 
 
 if __name__ == "__main__":
