@@ -99,7 +99,7 @@ def _library(kind: str, enum: Any, words: tuple[str, ...]) -> Setting:
     )
 
 
-blas_library = _library("blas", _C._BlasBackend, ("cublas", "cublaslt", "ck"))
+blas_library = _library("blas", _C._BlasBackend, ("cublas", "cublaslt"))
 linalg_library = _library("linalg", _C._LinalgBackend, ("default", "cusolver", "magma"))
 
 # --------------------------------------------------------------------------------------------------------- workspace
