@@ -188,9 +188,10 @@ def shown_matmul(raw: Matmul) -> str:
     """The word of `torch.set_float32_matmul_precision` that says what matrix products do."""
     if not HAS_CELLS:
         return raw.legacy
-    if raw.means != "tf32":
-        return "medium" if raw.mkldnn == "bf16" else "highest"
-    return "medium" if raw.mkldnn == "bf16" else "high"
+    mkldnn = raw.mkldnn if raw.mkldnn != "none" else _get("mkldnn", "all")
+    if mkldnn == "bf16":
+        return "medium"
+    return "high" if raw.means == "tf32" else "highest"
 
 
 # ------------------------------------------------------------------------------------- convolution and rnn on cuDNN
@@ -238,7 +239,11 @@ def _read_cudnn() -> Cudnn:
         # A torch that nobody has touched is read without a write.
         return _AT_START
     conv, rnn, own = _leaf("cuda", "conv"), _leaf("cuda", "rnn"), _all("cuda")
-    return Cudnn(_allow_tf32(conv, rnn) if flag is None else flag, own, conv, rnn)
+    if flag is None:
+        conv = _decided("conv") if conv == UNDECIDED else conv
+        rnn = _decided("rnn") if rnn == UNDECIDED else rnn
+        flag = _allow_tf32(conv, rnn)
+    return Cudnn(flag, own, conv, rnn)
 
 
 def _allow_tf32(conv: str, rnn: str) -> bool:
@@ -246,7 +251,7 @@ def _allow_tf32(conv: str, rnn: str) -> bool:
     conv_is, rnn_is = _get("cuda", "conv") == "tf32", _get("cuda", "rnn") == "tf32"
     if conv_is == rnn_is:
         return not conv_is
-    if conv in _MAY_BE_DEFAULT or rnn in _MAY_BE_DEFAULT:
+    if "default" in (conv, rnn):
         # Whoever writes the flag overwrites both leaves, so it is still what torch starts with.
         return True
     operation, raw = ("conv", conv) if conv_is else ("rnn", rnn)
