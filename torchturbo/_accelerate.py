@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -24,8 +25,23 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Bound(wrapt.BoundFunctionWrapper[..., Any]):
+    """An accelerated method, bound: it copies and pickles as a bound method does."""
+
+    def __copy__(self) -> _Bound:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return getattr(copy.deepcopy(self.__self__, memo), self.__name__)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return getattr, (self.__self__, self.__name__)
+
+
 class _Accelerated(wrapt.FunctionWrapper[..., Any]):
     """A function with a profile around every call; in all else the function itself."""
+
+    __bound_function_wrapper__ = _Bound
 
     # Dynamo takes the wrapper for what it wraps, and would go on without the profile.
     _torchdynamo_disable = True
@@ -44,6 +60,12 @@ class _Accelerated(wrapt.FunctionWrapper[..., Any]):
 
         run_as_it_is(call.__code__)
         super().__init__(function, call)
+
+    def __copy__(self) -> _Accelerated:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Accelerated:
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> str:
         # By reference, as the function itself would be; wrapt refuses to guess.
@@ -90,19 +112,15 @@ def accelerate(
 def _decorate(target: Any, *, around: turbo) -> Any:
     if isinstance(target, str | Profile):
         raise TargetError(f"accelerate({target!r}): a profile goes by keyword, accelerate(profile=...)")
-    wrapped = inspect.unwrap(target) if callable(target) else target
-    if not isinstance(target, FunctionType | _Accelerated) or not isinstance(wrapped, FunctionType):
+    if not isinstance(target, FunctionType | _Accelerated):
         raise TargetError(
             f"accelerate takes a plain function, and got {type(target).__name__}: put `with {around!r}:` inside the "
             "function that uses it, and decorate nothing"
         )
-    if (
-        inspect.isgeneratorfunction(wrapped)
-        or inspect.iscoroutinefunction(wrapped)
-        or inspect.isasyncgenfunction(wrapped)
-    ):
+    inner = inspect.unwrap(target)
+    if inspect.isgeneratorfunction(inner) or inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
         raise TargetError(
-            f"accelerate cannot yet decorate {wrapped.__qualname__}, whose code runs in parts, between which the "
+            f"accelerate cannot yet decorate {target.__qualname__}, whose code runs in parts, between which the "
             f"caller would run under its settings: decorate the plain functions that it calls, or put "
             f"`with {around!r}:` around code in it that neither yields nor awaits"
         )

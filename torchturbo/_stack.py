@@ -113,13 +113,21 @@ class Stack:
             else:
                 self._pull_out(layer, own, scopes)
         finally:
-            if self._late and outer is None:
-                self._leave_late()
-            self._settled = outer
+            try:
+                if self._late and outer is None:
+                    self._leave_late()
+            finally:
+                self._settled = outer
 
     def _leave_late(self) -> None:
+        failed: list[BaseException] = []
         while self._late:
-            self._pull_out(*self._late.pop())
+            try:
+                self._pull_out(*self._late.pop())
+            except BaseException as error:
+                failed.append(error)
+        if failed:
+            _raise_first(failed)
 
     def _pull_out(self, layer: Layer, own: list[Layer], scopes: tuple[Scope, ...]) -> None:
         """Takes a layer out from beneath newer ones."""

@@ -14,7 +14,7 @@ from torchturbo._plan import Plan, decide
 from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
 from torchturbo.hardware import Hardware, detect
-from torchturbo.profiles import PROFILES, Profile, parsed
+from torchturbo.profiles import Profile, parsed
 from torchturbo.profiles import profile as profile_named
 from torchturbo.settings._base import Cell, Edit, Write, keep
 from torchturbo.settings._float32 import MATMUL, compiling_changes_matmul
@@ -166,7 +166,7 @@ class turbo:
 
     @_untraced
     def __init__(self, profile: str | Profile = "fast", *, strict: bool = False, **options: Unpack[Options]) -> None:
-        self._profile = profile if isinstance(profile, Profile) else PROFILES.get(profile) or profile_named(profile)
+        self._profile = profile_named(profile)
         self._strict = strict
         self._overrides = tuple(parsed(options).items()) if options else ()
         self._program: _Program | None = None

@@ -46,6 +46,8 @@ def _write_inductor(raw: Raw, over: Raw) -> None:
     if raw == _NOT_LOADED:
         # Compiling inside the block has loaded inductor: what it starts with is "nobody has set it".
         raw = _unset()
+    if _read_inductor() is raw:
+        return
     config: Any = sys.modules["torch._inductor.config"]
     if TORCH >= (2, 12):
         entry.user_override.set(raw)
