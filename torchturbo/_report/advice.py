@@ -1,0 +1,169 @@
+"""Advice in plain words: each piece a pure function of the report's facts, None where it does not apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torchturbo._report.data import Block, Report, Row
+
+_PIECES: list[Callable[[Report], Iterator[str]]] = []
+
+
+def _piece(function: Callable[[Report], Iterator[str]]) -> Callable[[Report], Iterator[str]]:
+    _PIECES.append(function)
+    return function
+
+
+def advise(report: Report) -> tuple[str, ...]:
+    """All there is to advise, in the order of this file.
+
+    Args:
+        report: the facts; its own advice is not looked at.
+    """
+    return tuple(sentence for piece in _PIECES for sentence in piece(report))
+
+
+def _device(report: Report) -> str:
+    """What work runs on here."""
+    hardware = report.hardware
+    return hardware.gpus[0].name if hardware.gpus else hardware.cpu.name
+
+
+# ------------------------------------------------------------------------------------- what would act, unused
+
+
+@_piece
+def bf16_is_unused(report: Report) -> Iterator[str]:
+    """Native bf16, no block open and no autocast on."""
+    if not report.blocks and report.hardware.has_bf16 and report["autocast"].now is None:
+        yield f'bf16 autocast would act here ({_device(report)}): put the loop in `with turbo("fast"):`.'
+
+
+@_piece
+def tf32_is_unused(report: Report) -> Iterator[str]:
+    """TF32 in the GPU, no block open, and matrix products that keep from it."""
+    forbidden = any(v.name == "NVIDIA_TF32_OVERRIDE" and v.value == "0" for v in report.environment)
+    available = report.hardware.has_tf32 and not forbidden
+    if not report.blocks and available and report["matmul_precision"].now == "highest":
+        yield (
+            "TF32 is here and float32 matrix products do not use it (matmul_precision is highest): "
+            '`with turbo("fast"):`, or `with turbo("exact", tf32=True):` for TF32 alone.'
+        )
+
+
+# ------------------------------------------------------------------------------------------ asked for in vain
+
+
+@_piece
+def block_does_nothing(report: Report) -> Iterator[str]:
+    """A block of which this machine can do nothing at all."""
+    for block in report.blocks:
+        if block.wanted and len(block.left_out) == block.wanted:
+            yield (
+                f"{_called(block)} changes nothing on this machine: every setting that it asks for is left "
+                "out, for the reasons in the table."
+            )
+
+
+def _called(block: Block) -> str:
+    return f"The block {block.profile!r} at {block.where}"
+
+
+@_piece
+def environment_overrules(report: Report) -> Iterator[str]:
+    """Variables that do other than what is asked or expected."""
+    for variable in report.environment:
+        if variable.contradiction is not None:
+            yield f"{variable.name}={variable.value}: {variable.contradiction}."
+
+
+@_piece
+def block_was_left(report: Report) -> Iterator[str]:
+    """A block that was asked about after it was left."""
+    if report.about is not None and not report.about.open:
+        yield f"{_called(report.about)} has been left: this is what is in force without it."
+
+
+# ---------------------------------------------------------------------------------------- at odds with itself
+
+
+@_piece
+def getters_raise(report: Report) -> Iterator[str]:
+    """Older and newer float32 precision settings that contradict each other."""
+    for contradiction in report.contradictions:
+        getters = " and ".join(contradiction.getters)
+        row = report[contradiction.option]
+        if row.held:
+            # torch 2.13 cannot do it without: writing what these getters would accept could not be undone.
+            yield (
+                f"{getters} cannot answer inside this block, which keeps what torch could not put back: ask "
+                f"torchturbo.report()[{row.name!r}].now, or the fp32_precision attributes."
+            )
+        else:
+            yield (
+                f"{getters} cannot answer, because older and newer precision settings were mixed: write "
+                f"`{contradiction.instead}`, and both say the same."
+            )
+
+
+@_piece
+def more_threads_than_cores(report: Report) -> Iterator[str]:
+    """More threads for one operation than this process has cores."""
+    threads, cores = report["num_threads"].now, report.hardware.cpu.cores
+    if isinstance(threads, int) and threads > cores:
+        yield (
+            f"One operation on the CPU uses {threads} threads, and this process may run on {cores} "
+            f"{'core' if cores == 1 else 'cores'}: they wait for each other. Set num_threads={cores}."
+        )
+
+
+@_piece
+def benchmark_is_not_deterministic(report: Report) -> Iterator[str]:
+    """Kernels chosen by timing them, where the same bits are asked for."""
+    deterministic, benchmark = report["deterministic"], report["cudnn_benchmark"]
+    if deterministic.now in (True, "warn") and benchmark.now is True and report.hardware.gpus:
+        yield (
+            "deterministic is on and cudnn_benchmark too: the fastest kernel need not be the same one in the "
+            "next run, and then neither are the bits. Set cudnn_benchmark=False."
+        )
+
+
+# ------------------------------------------------------------------------------------------- left by somebody
+
+
+def _left_by_somebody(row: Row, value: object) -> bool:
+    return row.now == value and not row.wanted
+
+
+@_piece
+def anomaly_is_slow(report: Report) -> Iterator[str]:
+    """Anomaly detection that no block of ours has asked for."""
+    if _left_by_somebody(report["anomaly"], True):
+        yield (
+            "Anomaly detection is on, and not by torchturbo: every backward is several times slower. "
+            "torch.autograd.set_detect_anomaly(False) ends it."
+        )
+
+
+@_piece
+def cudnn_is_off(report: Report) -> Iterator[str]:
+    """A machine with GPUs on which somebody has switched cuDNN off."""
+    if report.hardware.gpus and _left_by_somebody(report["cudnn_enabled"], False):
+        yield (
+            "cuDNN is switched off, and not by torchturbo: convolutions run without it. "
+            "torch.backends.cudnn.flags() does that inside its block where it is not given enabled=True."
+        )
+
+
+@_piece
+def gpu_is_held_down(report: Report) -> Iterator[str]:
+    """A GPU that is too hot or short of power: times taken now say little."""
+    for reading in report.readings:
+        reasons = [reason for reason in reading.throttle or () if reason.startswith(_HELD_DOWN)]
+        if reasons:
+            why = "; ".join(reasons)
+            yield f"GPU {reading.index} is slower than it could be, so times taken now say little ({why})."
+
+
+_HELD_DOWN = ("hardware slowdown", "heat", "power brake")
+"""How NVML's reasons begin that are a fault of the machine; idling, or running at the power limit, is none."""

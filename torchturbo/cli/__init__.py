@@ -1,0 +1,43 @@
+"""The command line, `torchturbo` or `python -m torchturbo`. A file in this folder is a command."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import click
+
+from torchturbo import __version__
+from torchturbo.errors import near
+
+
+class Folder(click.Group):
+    """The commands of this folder, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands by name, which are those of the files, with dashes."""
+        found = (module.name for module in pkgutil.iter_modules(__path__))
+        return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command that a file declares under its own name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is asked for, or an error that names the near ones."""
+        known = self.list_commands(ctx)
+        if not ctx.resilient_parsing and args[0] not in known:
+            ctx.fail(f"there is no command {args[0]!r}: {near(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Folder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="torchturbo")
+def main() -> None:
+    """Train and infer faster in PyTorch, and have everything back as it was."""
