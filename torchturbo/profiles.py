@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torchturbo._catalogue import OPTIONS
 from torchturbo.errors import OptionNameError, ProfileNameError, near
+from torchturbo.settings._base import Group
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -89,11 +90,14 @@ class Profile(Mapping[str, object]):
         """What either holds; where both do, what `other` says."""
         if not isinstance(other, Profile):
             return NotImplemented
+        # A group says what its members say, so it beats those that the older profile names.
+        groups = [(option, value) for name, value in other.items() if isinstance(option := OPTIONS[name], Group)]
+        spoken_for = {member for group, value in groups for member in group.members(value)}
         return Profile._of(
             f"{self.name} | {other.name}",
             " ".join(filter(None, (self.gain, other.gain))),
             " ".join(filter(None, (self.give, other.give))),
-            {**self._values, **other._values},
+            {**{name: value for name, value in self.items() if name not in spoken_for}, **other._values},
         )
 
     def without(self, *options: str) -> Profile:
@@ -110,6 +114,9 @@ class Profile(Mapping[str, object]):
 
     def __setattr__(self, attribute: str, value: object) -> None:
         raise AttributeError(f"a Profile cannot be changed; combine it: profile | Profile('mine', {attribute}=...)")
+
+    def __delattr__(self, attribute: str) -> None:
+        raise AttributeError("a Profile cannot be changed")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Profile):

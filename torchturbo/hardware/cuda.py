@@ -115,9 +115,7 @@ def _without_cuda(nvml: Nvml | str) -> Found:
 def _from_torch(nvml: Nvml | str) -> Found:
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     driver = None if isinstance(nvml, str) else nvml.driver()
-    gpus = tuple(
-        Gpu(index, p.name, (p.major, p.minor), p.total_memory, driver) for index, p in enumerate(properties)
-    )
+    gpus = tuple(Gpu(index, p.name, (p.major, p.minor), p.total_memory, driver) for index, p in enumerate(properties))
     return Found(gpus, (nvml,) if isinstance(nvml, str) else (), final=True)
 
 
