@@ -78,7 +78,7 @@ def _hanging(text: str) -> RenderableType:
     """A line of which what does not fit stands under its words, clear of the mark that the line may begin with."""
     mark, _, rest = text.partition(" ")
     if not _MARK.fullmatch(mark):
-        return Text(text, overflow="fold")
+        return Text(text)
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")

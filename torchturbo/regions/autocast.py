@@ -13,7 +13,7 @@ from functools import cache
 import torch
 
 from torchturbo.errors import ScalingMissing
-from torchturbo.hardware import Hardware
+from torchturbo.hardware import Hardware, detect
 from torchturbo.regions._backward import REGION
 from torchturbo.settings._base import Cell, Raw, Setting, Values, Write, always
 
@@ -88,12 +88,12 @@ class _Dtypes(Values):
 
 
 def _show(*raws: tuple[bool, torch.dtype]) -> object:
-    shown = {d: str(dtype).removeprefix("torch.") for d, (on, dtype) in zip(DEVICE_TYPES, raws, strict=True) if on}
+    """What the device that work runs on has; another one only where that has none."""
     words = {"bfloat16": "bf16", "float16": "fp16"}
-    if not shown:
-        return None
-    dtypes = {words.get(dtype, dtype) for dtype in shown.values()}
-    return dtypes.pop() if len(dtypes) == 1 else ", ".join(f"{d} {words.get(t, t)}" for d, t in shown.items())
+    dtypes = {d: str(dtype).removeprefix("torch.") for d, (on, dtype) in zip(DEVICE_TYPES, raws, strict=True) if on}
+    shown = {device: words.get(dtype, dtype) for device, dtype in dtypes.items()}
+    here = shown.pop(detect().device_type, None)
+    return here or ", ".join(f"{dtype} on {device}" for device, dtype in shown.items()) or None
 
 
 autocast = Setting(
