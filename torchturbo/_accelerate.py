@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import wrapt
 
 from torchturbo._dynamo import run_as_it_is
-from torchturbo._turbo import turbo
+from torchturbo._turbo import _leave, turbo
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
 
@@ -49,13 +49,13 @@ class _Accelerated(wrapt.FunctionWrapper[..., Any]):
 
     def __init__(self, function: Callable[..., Any], around: turbo) -> None:
         def call(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-            around.__enter__(sys._getframe(0))
+            active = around._enter(sys._getframe(1))
             try:
                 result = wrapped(*args, **kwargs)
             except BaseException as error:
-                around.__exit__(type(error), error, error.__traceback__)
+                _leave(active, error)
                 raise
-            around.__exit__(None, None, None)
+            _leave(active, None)
             return result
 
         run_as_it_is(call.__code__)

@@ -164,11 +164,21 @@ class Stack:
 def _restore(layer: Layer) -> None:
     """Writes back what the newest layer found, newest cell first."""
     failed: list[BaseException] = []
-    for cell, _, found, put in reversed(layer.held):
+    left = layer.held[::-1]
+    tried = None
+    while left:
+        # An interrupt can come between any two lines: the cell it came at is written once more.
         try:
-            cell.write(found, put)
+            while left:
+                cell, _, found, put = left[0]
+                cell.write(found, put)
+                del left[0]
         except BaseException as error:
-            failed.append(_refused(cell, error))
+            if isinstance(error, Exception) or tried is left[0]:
+                failed.append(_refused(left.pop(0)[0], error))
+            else:
+                tried = left[0]
+                failed.append(error)
     if failed:
         _raise_first(failed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -30,7 +31,7 @@ _untraced = partial(untraced, and_below=True)
 
 _STACK = Stack()
 _LOCK = threading.RLock()
-_acquire, _release = _LOCK.acquire, _LOCK.release
+_CONTEXTLIB = vars(contextlib)
 
 
 class _Open(list["Active"]):
@@ -95,7 +96,7 @@ class Active(Layer):
         plan: what was decided, and why.
     """
 
-    __slots__ = ("_code", "_instruction", "_open", "_owner", "plan")
+    __slots__ = ("_code", "_frame", "_instruction", "_open", "_owner", "plan")
 
     def __init__(self, owner: turbo, program: _Program, opened: _Open, frame: FrameType) -> None:
         guard = compiling_changes_matmul() or "torch._inductor.config" in sys.modules
@@ -104,6 +105,9 @@ class Active(Layer):
         self.plan = program.plan
         self._owner = owner
         self._open = opened
+        self._frame = id(frame)
+        if frame.f_globals is _CONTEXTLIB and frame.f_back is not None:
+            frame = frame.f_back
         self._code = frame.f_code
         self._instruction = frame.f_lasti
 
@@ -172,7 +176,12 @@ class turbo:
         self._program: _Program | None = None
 
     @_untraced
-    def __enter__(self, _frame: FrameType | None = None) -> Active:
+    def __enter__(self) -> Active:
+        return self._enter(sys._getframe(1))
+
+    @_untraced
+    def _enter(self, frame: FrameType) -> Active:
+        """Opens a block on behalf of the code that runs in `frame`."""
         program = self._program
         if program is None or program.hardware is not detect():
             program = self._program = _program(self._profile, self._overrides)
@@ -181,62 +190,88 @@ class turbo:
         opened = _THREAD.open
         if opened.astray:
             _close_astray(opened)
-        active = Active(self, program, opened, _frame or sys._getframe(1))
-        _acquire()
+        active = Active(self, program, opened, frame)
         try:
-            _STACK.push(active, opened)  # type: ignore[arg-type]
-        finally:
-            _release()
-        return active
+            with _LOCK:
+                _STACK.push(active, opened)  # type: ignore[arg-type]
+            return active
+        except BaseException:
+            # An interrupt can come between the push and the return; whoever enters would not leave then.
+            if active in opened:
+                with _LOCK:
+                    _STACK.pop(active, opened)  # type: ignore[arg-type]
+            raise
 
     @_untraced
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         opened = _THREAD.open
+        frame = id(sys._getframe(1))
         active = opened[-1] if opened and not opened.astray else None
-        if active is None or active._owner is not self:
-            active = self._newest(opened)
-        _acquire()
-        try:
+        if active is None or active._owner is not self or active._frame != frame:
+            active = self._sought(opened, frame)
+        _leave(active, error)
+
+    def _sought(self, opened: _Open, frame: int) -> Active:
+        """The block of this object to leave: the newest that `frame` opened, or the newest of all.
+
+        Another thread's, if it is there alone, is closed as far as this thread can.
+        """
+        mine = [active for active in opened if active._owner is self and active not in opened.astray]
+        theirs = [active for active in in_force() if active._owner is self and active._open is not opened]
+        for candidates in (mine, theirs):
+            for active in reversed(candidates):
+                if active._frame == frame:
+                    return active
+        if not mine and not theirs:
+            raise RuntimeError(f"{self!r} was left without having been entered")
+        return (mine or theirs)[-1]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _made_again, (type(self), self._profile, self._strict, self._overrides)
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self._overrides)
+        return f"turbo({self._profile.name!r}{', strict=True' if self._strict else ''}{options})"
+
+
+@_untraced
+def _leave(active: Active, error: BaseException | None) -> None:
+    """Closes a block, whose body ended with `error` or with none."""
+    opened = _THREAD.open
+    if active._open is not opened:
+        _leave_elsewhere(active)
+    try:
+        with _LOCK:
             try:
                 _STACK.pop(active, opened)  # type: ignore[arg-type]
             finally:
                 if opened.astray:
                     _close_astray(opened)
-        except RestoreError as failed:
-            if error is None:
-                raise
-            error.add_note(f"torchturbo: {failed}")
-        finally:
-            _release()
+    except RestoreError as failed:
+        if error is None:
+            raise
+        error.add_note(f"torchturbo: {failed}")
 
-    def _newest(self, opened: _Open) -> Active:
-        for active in reversed(opened):
-            if active._owner is self and active not in opened.astray:
-                return active
-        self._exit_elsewhere()
 
-    def _exit_elsewhere(self) -> NoReturn:
-        """Closes a block that another thread opened, as far as this thread can."""
-        with _LOCK:
-            for active in reversed(in_force()):
-                if active._owner is self:
-                    _STACK.pop(active, active._open, ("process",))  # type: ignore[arg-type]
-                    active._open.astray.append(active)
-                    break
-            else:
-                raise RuntimeError(f"{self!r} was left without having been entered")
-        raise WrongThreadError(
-            f"the block opened at {active.where} in thread {active.thread!r} was closed in thread "
-            f"{threading.current_thread().name!r}. What the process shares is back as it was; autocast, grad mode and "
-            f"the number of threads belong to {active.thread!r} and come back there when it next enters or leaves a "
-            "block. Close a block in the thread that opened it"
-        )
+def _leave_elsewhere(active: Active) -> NoReturn:
+    """Closes a block that another thread opened, as far as this thread can."""
+    with _LOCK:
+        _STACK.pop(active, active._open, ("process",))  # type: ignore[arg-type]
+        active._open.astray.append(active)
+    raise WrongThreadError(
+        f"the block opened at {active.where} in thread {active.thread!r} was closed in thread "
+        f"{threading.current_thread().name!r}. What the process shares is back as it was; autocast, grad mode and "
+        f"the number of threads belong to {active.thread!r} and come back there when it next enters or leaves a "
+        "block. Close a block in the thread that opened it"
+    )
 
-    def __repr__(self) -> str:
-        options = "".join(f", {name}={value!r}" for name, value in self._overrides)
-        return f"turbo({self._profile.name!r}{', strict=True' if self._strict else ''}{options})"
+
+def _made_again(kind: type[turbo], profile: Profile, strict: bool, overrides: tuple[tuple[str, object], ...]) -> turbo:
+    made = kind.__new__(kind)
+    made._profile, made._strict, made._overrides, made._program = profile, strict, overrides, None
+    return made
 
 
 def _close_astray(opened: _Open) -> None:

@@ -29,6 +29,12 @@ def parsed(options: Mapping[str, object]) -> dict[str, object]:
     return {name: OPTIONS[name].parse(value) for name, value in options.items()}
 
 
+def _members(name: str, value: object) -> Mapping[str, object]:
+    """What an option stands for, if it is a group."""
+    option = OPTIONS[name]
+    return option.members(value) if isinstance(option, Group) else {}
+
+
 class Profile(Mapping[str, object]):
     """Named values for options: an immutable mapping that hashes, pickles and combines.
 
@@ -91,8 +97,7 @@ class Profile(Mapping[str, object]):
         if not isinstance(other, Profile):
             return NotImplemented
         # A group says what its members say, so it beats those that the older profile names.
-        groups = [(option, value) for name, value in other.items() if isinstance(option := OPTIONS[name], Group)]
-        spoken_for = {member for group, value in groups for member in group.members(value)}
+        spoken_for = {member for name, value in other.items() for member in _members(name, value)}
         return Profile._of(
             f"{self.name} | {other.name}",
             " ".join(filter(None, (self.gain, other.gain))),
@@ -101,7 +106,7 @@ class Profile(Mapping[str, object]):
         )
 
     def without(self, *options: str) -> Profile:
-        """This profile, leaving `options` as they are.
+        """This profile, leaving `options` as they are, and what they stand for.
 
         Raises:
             OptionNameError: the profile holds no such option.
@@ -109,7 +114,8 @@ class Profile(Mapping[str, object]):
         for option in options:
             if option not in self:
                 raise OptionNameError(f"profile {self.name!r} holds no option {option!r}: {near(option, self)}")
-        left = {name: value for name, value in self.items() if name not in options}
+        members = {member for option in options for member in _members(option, self[option])}
+        left = {name: value for name, value in self.items() if name not in options and name not in members}
         return Profile._of(f"{self.name} without {', '.join(options)}", self.gain, self.give, left)
 
     def __setattr__(self, attribute: str, value: object) -> None:

@@ -13,6 +13,7 @@ its GPUs do at this moment.
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ class _StandIn:
         self.hardware = hardware
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _stand_ins: list[_StandIn] = []
 _real: Hardware | None = None
 _real_is_final = False
@@ -117,3 +118,8 @@ def _cudnn() -> int | None:
     library = getattr(torch._C, "_cudnn", None)
     version: Callable[[], int] | None = getattr(library, "getVersionInt", None)
     return None if version is None or torch.version.hip is not None else version()
+
+
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread looks would wait for it for ever.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

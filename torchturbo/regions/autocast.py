@@ -30,9 +30,7 @@ def _cell(device: str) -> Cell:
 
     def write(raw: tuple[bool, torch.dtype], over: Raw) -> None:
         set_enabled(device, raw[0])
-        # Switched on with the dtype it has: nothing to write. On the way back somebody else may have changed it.
-        if over[0] or raw[1] is not over[1]:
-            set_dtype(device, raw[1])
+        set_dtype(device, raw[1])
 
     return Cell(f"autocast on {device}", "thread", read, write)
 

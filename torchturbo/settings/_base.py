@@ -146,8 +146,14 @@ BOOL = choice(True, False)
 
 
 def number(at_least: int) -> Values:
-    """Whole numbers from `at_least` on."""
-    return Values(kind=int, rule=lambda n: None if n >= at_least else f"expected at least {at_least}")
+    """Whole numbers from `at_least` on, as far as torch takes them."""
+
+    def rule(value: int) -> str | None:
+        if value < at_least:
+            return f"expected at least {at_least}"
+        return None if value < 2**31 else "expected less than 2**31"
+
+    return Values(kind=int, rule=rule)
 
 
 def _fine(hardware: Hardware, value: Any) -> str | None:

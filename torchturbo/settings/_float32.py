@@ -144,6 +144,9 @@ def _read_matmul() -> Matmul:
 
 
 def _write_matmul(raw: Matmul, over: Raw) -> None:
+    if raw is over:
+        _undo_compiling(raw)
+        return
     # Written whole: compiling a function in between can have changed any part, whatever was left in force.
     _C._set_float32_matmul_precision(raw.legacy)
     if not HAS_CELLS:
@@ -153,6 +156,15 @@ def _write_matmul(raw: Matmul, over: Raw) -> None:
         _set("cuda", "matmul", raw.cuda)
     if raw.mkldnn != mkldnn:
         _set("mkldnn", "matmul", raw.mkldnn)
+
+
+def _undo_compiling(raw: Matmul) -> None:
+    """Takes back what a compilation has written since `raw` was read, and nothing that somebody else has."""
+    if not HAS_CELLS:
+        if raw.legacy == "medium" and _C._get_float32_matmul_precision() == "high":
+            _C._set_float32_matmul_precision("medium")
+    elif raw.cuda == "none" != raw.means == _get("cuda", "matmul") and _leaf("cuda", "matmul") == raw.means:
+        _set("cuda", "matmul", "none")
 
 
 def compiling_changes_matmul() -> bool:

@@ -46,7 +46,9 @@ def _write_inductor(raw: Raw, over: Raw) -> None:
     if raw == _NOT_LOADED:
         # Compiling inside the block has loaded inductor: what it starts with is "nobody has set it".
         raw = _unset()
-    if _read_inductor() is raw:
+    now = _read_inductor()
+    if now is raw or (raw is over and now is not _C._get_deterministic_algorithms()):
+        # Not what a compilation makes of it: somebody has set it.
         return
     config: Any = sys.modules["torch._inductor.config"]
     if TORCH >= (2, 12):
