@@ -277,21 +277,23 @@ def _allow_tf32(conv: str, rnn: str) -> bool:
 
 
 def _as_left(over: Cudnn) -> bool:
-    """Whether the leaves still read as they were left, so that what is in force is known without probing."""
-    if over.all != "none" and _get("cuda", "all") != over.all:
+    """Whether everything still reads as it was left, so that what is in force is known without probing."""
+    if _get("cuda", "all") != over.all:
         return False
+    readings = []
     for operation, raw in (("conv", over.conv), ("rnn", over.rnn)):
         expected = {UNDECIDED: "tf32", "default": over.all}.get(raw, raw)
         if expected == "none" or _get("cuda", operation) != expected:
             return False
-    return True
+        readings.append(expected == "tf32")
+    return _flag() == (over.allow_tf32 if readings == [over.allow_tf32] * 2 else None)
 
 
 def _write_cudnn(raw: Cudnn, over: Cudnn) -> None:
     if not HAS_CELLS:
         _C._set_cudnn_allow_tf32(raw.allow_tf32)
         return
-    if raw is _AT_START and over is _AT_START and _flag():
+    if raw is _AT_START and over is _AT_START and _flag() and _get("cuda", "all") == "none":
         return
     if not _as_left(over):
         over = _read_cudnn()

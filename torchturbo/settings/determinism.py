@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from torchturbo.hardware import Hardware
-from torchturbo.settings._base import TORCH, Cell, Raw, Setting, Write, always, cell, choice, keep, simple
+from torchturbo.settings._base import TORCH, Cell, Raw, Scope, Setting, Write, always, cell, choice, keep, simple
 
 _C: Any = torch._C
 
@@ -66,7 +66,9 @@ def _unset() -> object:
     return _UNSET_SENTINEL
 
 
-INDUCTOR = Cell("inductor's deterministic", "thread", _read_inductor, _write_inductor)
+# From torch 2.12 on, configuration is kept in context variables.
+_SCOPE: Scope = "thread" if TORCH >= (2, 12) else "process"
+INDUCTOR = Cell("inductor's deterministic", _SCOPE, _read_inductor, _write_inductor)
 """Written by every compilation (torch >= 2.10) from the mode in force, so what we set would stay behind in it."""
 
 
