@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import sys
 import threading
@@ -32,6 +33,8 @@ _untraced = partial(untraced, and_below=True)
 _STACK = Stack()
 _LOCK = threading.RLock()
 _CONTEXTLIB = vars(contextlib)
+_CAN_MOVE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+"""What can be begun in one thread and ended in another."""
 
 
 class _Open(list["Active"]):
@@ -207,26 +210,29 @@ class turbo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         opened = _THREAD.open
-        frame = id(sys._getframe(1))
+        frame = sys._getframe(1)
         active = opened[-1] if opened and not opened.astray else None
-        if active is None or active._owner is not self or active._frame != frame:
+        if active is None or active._owner is not self or active._frame != id(frame):
             active = self._sought(opened, frame)
         _leave(active, error)
 
-    def _sought(self, opened: _Open, frame: int) -> Active:
+    def _sought(self, opened: _Open, frame: FrameType) -> Active:
         """The block of this object to leave: the newest that `frame` opened, or the newest of all.
 
-        Another thread's, if it is there alone, is closed as far as this thread can.
+        Another thread's, if it is there alone or a generator opened it there, is closed as far as this thread can.
         """
+
+        def its(active: Active) -> bool:
+            # A frame that has ended can have left its identity to another one.
+            return active._frame == id(frame) and active._code is frame.f_code
+
         mine = [active for active in opened if active._owner is self and active not in opened.astray]
         theirs = [active for active in in_force() if active._owner is self and active._open is not opened]
-        for candidates in (mine, theirs):
-            for active in reversed(candidates):
-                if active._frame == frame:
-                    return active
+        moves = frame.f_code.co_flags & _CAN_MOVE
+        surely = [*filter(its, theirs if moves else ()), *filter(its, mine)]
         if not mine and not theirs:
             raise RuntimeError(f"{self!r} was left without having been entered")
-        return (mine or theirs)[-1]
+        return (surely or mine or theirs)[-1]
 
     def __reduce__(self) -> tuple[object, ...]:
         return _made_again, (type(self), self._profile, self._strict, self._overrides)
