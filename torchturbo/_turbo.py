@@ -19,7 +19,7 @@ from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile, parsed
 from torchturbo.profiles import profile as profile_named
 from torchturbo.settings._base import Cell, Edit, Write, keep
-from torchturbo.settings._float32 import MATMUL, compiling_changes_matmul
+from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
 from torchturbo.settings.determinism import INDUCTOR
 
 if TYPE_CHECKING:

@@ -102,9 +102,7 @@ def test_where_there_is_no_cpuinfo_torch_is_believed(
     assert (found.avx512, found.bf16, found.fp16, found.amx) == (avx512, bf16, fp16, amx)
 
 
-def test_a_torch_without_a_table_is_asked_word_by_word(
-    described: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torch_without_a_table_is_asked_word_by_word(described: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     for function in cpu._TORCH_ASKS:
         monkeypatch.setattr(torch.cpu, function, lambda: True, raising=False)
@@ -116,9 +114,7 @@ def test_a_torch_without_a_table_is_asked_word_by_word(
     assert (cpu.ask().avx512, cpu.ask().bf16, cpu.ask().amx) == (False, False, False)
 
 
-def test_the_name_comes_from_the_first_that_tells_one(
-    described: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_comes_from_the_first_that_tells_one(described: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpu.ask().name == platform.machine()
     tell(monkeypatch, {"cpu_name": "Apple M1 Max"})
     assert cpu.ask().name == "Apple M1 Max"
@@ -155,9 +151,7 @@ def test_this_cpu_is_what_this_torch_says_it_is() -> None:
 
 @pytest.mark.matrix
 @pytest.mark.skipif(platform.system() != "Linux", reason="/proc/cpuinfo is Linux's")
-def test_torch_alone_and_cpuinfo_alone_agree_on_this_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_alone_and_cpuinfo_alone_agree_on_this_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = cpu.ask()
     with monkeypatch.context() as patch:
         patch.setattr(cpu, "_told_by_torch", dict)

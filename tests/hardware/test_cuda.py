@@ -72,9 +72,7 @@ class TestDriverTooOld:
         monkeypatch.setattr(torch.version, "cuda", built_for)
         assert len(cuda.ask().gpus) == 1
 
-    def test_a_driver_that_does_not_say_is_believed(
-        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_driver_that_does_not_say_is_believed(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         driver.refused.add("nvmlSystemGetCudaDriverVersion_v2")
         assert len(cuda.ask().gpus) == 1
@@ -90,8 +88,7 @@ class TestTorchWithoutCuda:
         found = cuda.ask()
         assert found.gpus == ()
         assert found.reasons == (
-            "This torch build (2.13.0+cpu) has no CUDA, so torch cannot use what is here: "
-            "NVIDIA A100-SXM4-80GB.",
+            "This torch build (2.13.0+cpu) has no CUDA, so torch cannot use what is here: NVIDIA A100-SXM4-80GB.",
         )
         assert found.final
 

@@ -104,9 +104,7 @@ def test_what_was_certain_is_not_asked_again_when_cuda_has_started(
     assert hardware.detect() is before
 
 
-def test_a_thread_that_waited_takes_what_the_other_found(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_waited_takes_what_the_other_found(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     class Lock:
         """The real one, but while this thread waits for it, another finds the machine."""
 

@@ -24,9 +24,7 @@ def test_an_apple_gpu_is_described(apple: None) -> None:
     assert mps.ask() == (Mps("Apple M1 Max", 32 * 1024**3), ())
 
 
-def test_a_torch_that_tells_no_name_has_one_all_the_same(
-    apple: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torch_that_tells_no_name_has_one_all_the_same(apple: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.backends.mps, "get_name")
     assert mps.ask()[0] == Mps("Apple GPU", 32 * 1024**3)
 

@@ -166,9 +166,7 @@ def test_a_missing_package_is_a_sentence(driver: Driver, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "pynvml", None)
     found = cuda.ask()
     assert found.gpus == ()
-    assert found.reasons == (
-        "NVIDIA's NVML cannot be asked: its Python package nvidia-ml-py is not installed.",
-    )
+    assert found.reasons == ("NVIDIA's NVML cannot be asked: its Python package nvidia-ml-py is not installed.",)
 
 
 def test_the_real_package_answers_or_says_why_not() -> None:

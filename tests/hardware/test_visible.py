@@ -195,15 +195,11 @@ class TestSlices:
         found = cuda.ask()
         assert [(gpu.index, gpu.name) for gpu in found.gpus] == [(0, name)]
         assert [reading.memory_used for reading in cuda.readings()] == [1 * GIB]
-        said = (
-            () if others is None else (f"CUDA uses one slice (MIG) and then nothing else, so not {others}.",)
-        )
+        said = () if others is None else (f"CUDA uses one slice (MIG) and then nothing else, so not {others}.",)
         assert found.reasons == said
         assert found.final is (others is None)
 
-    def test_a_slice_chosen_by_number_may_be_another(
-        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_slice_chosen_by_number_may_be_another(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
         driver.cards = [Card("whole", A), Card("cut", B, slices=[slice_of("MIG 1g.5gb", "MIG-1")])]
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
         found = cuda.ask()

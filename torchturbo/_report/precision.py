@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from torchturbo._report.data import Contradiction
-from torchturbo.settings._float32 import CUDNN, MATMUL, shown_cudnn, shown_matmul
+from torchturbo.settings._cudnn import CUDNN, shown_cudnn
+from torchturbo.settings._matmul import MATMUL, shown_matmul
 
 _BACKENDS: Any = torch.backends
 _GETTERS: dict[str, Callable[[], object]] = {

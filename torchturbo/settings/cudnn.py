@@ -8,7 +8,8 @@ import torch
 
 from torchturbo.hardware import Hardware
 from torchturbo.settings._base import Setting, Write, cell, choice, number, simple
-from torchturbo.settings._float32 import CUDNN, MATMUL, cudnn, explicit_matmul, shown_cudnn
+from torchturbo.settings._cudnn import CUDNN, cudnn, shown_cudnn
+from torchturbo.settings._matmul import MATMUL, explicit_matmul
 
 
 def _without_gpu(hardware: Hardware, value: Any) -> str | None:

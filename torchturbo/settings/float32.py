@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchturbo.hardware import Hardware
 from torchturbo.settings._base import BOOL, Group, Setting, Write, choice
-from torchturbo.settings._float32 import MATMUL, matmul, shown_matmul
+from torchturbo.settings._matmul import MATMUL, matmul, shown_matmul
 
 
 def _why_not(hardware: Hardware, value: str) -> str | None:

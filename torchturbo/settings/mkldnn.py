@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torchturbo.hardware import Hardware
-from torchturbo.settings._base import Setting, always, cell, choice, simple
-from torchturbo.settings._float32 import MKLDNN, Mkldnn, shown_mkldnn
+from torchturbo.settings._base import Cell, Raw, Setting, always, cell, choice, simple
+from torchturbo.settings._cells import HAS_CELLS, get, put, raw_leaf
+
+
+class Mkldnn(NamedTuple):
+    """Raw state of float32 convolutions and recurrent nets on oneDNN: cells mkldnn/conv and mkldnn/rnn."""
+
+    conv: str
+    rnn: str
+
+
+def _read_mkldnn() -> Mkldnn:
+    return Mkldnn(raw_leaf("mkldnn", "conv"), raw_leaf("mkldnn", "rnn"))
+
+
+def _write_mkldnn(raw: Mkldnn, over: Raw) -> None:
+    put("mkldnn", "conv", raw.conv)
+    put("mkldnn", "rnn", raw.rnn)
+
+
+MKLDNN = Cell("oneDNN float32 precision", "process", _read_mkldnn, _write_mkldnn) if HAS_CELLS else None
+
+
+def shown_mkldnn(raw: Mkldnn) -> str:
+    """The precision in force, or both where convolutions and recurrent nets differ."""
+    inherited = get("mkldnn", "all")
+    conv, rnn = ({"none": inherited}.get(leaf, leaf) for leaf in raw)
+    return str({"none": "ieee"}.get(conv, conv) if conv == rnn else f"conv {conv}, rnn {rnn}")
 
 
 def _not_built(hardware: Hardware, value: Any) -> str | None:

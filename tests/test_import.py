@@ -1,0 +1,75 @@
+"""Importing torchturbo loads nothing that is only sometimes needed, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOT_YET = ("pynvml", "rich", "click", "matplotlib", "numpy", "sklearn", "torch._dynamo", "torch._inductor", "sympy")
+OFFENDER = """
+import os, warnings
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+import rich, torch._inductor.config
+torch.set_float32_matmul_precision("high")
+torch.set_grad_enabled(False)
+torch.manual_seed(1)
+torch.autograd._engine_run_backward = print
+register_optimizer_step_pre_hook(print)
+os.environ["OFFENDED"] = "1"
+warnings.simplefilter("ignore")
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[str]]]:
+    """What importing torchturbo does, and then a module that does all that it should not."""
+    folder = tmp_path_factory.mktemp("offender")
+    (folder / "offender.py").write_text(OFFENDER)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.importing", "torchturbo", "offender"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    loaded: dict[str, dict[str, list[str]]] = json.loads(run.stdout)
+    return loaded
+
+
+def too_early(loads: list[str]) -> set[str]:
+    return {name for name in NOT_YET for module in loads if module == name or module.startswith(f"{name}.")}
+
+
+def test_it_loads_nothing_that_can_wait(found: dict[str, dict[str, list[str]]]) -> None:
+    loads = found["torchturbo"]["loads"]
+    assert "torchturbo._turbo" in loads
+    assert too_early(loads) == set()
+    assert not any(module.startswith("torch.") for module in loads), "torch had all of itself loaded that is needed"
+
+
+def test_it_changes_nothing(found: dict[str, dict[str, list[str]]]) -> None:
+    assert found["torchturbo"]["changes"] == []
+
+
+def test_what_it_must_not_load_or_change_would_be_seen(found: dict[str, dict[str, list[str]]]) -> None:
+    assert {"rich", "torch._inductor"} <= too_early(found["offender"]["loads"])
+    changes = "\n".join(found["offender"]["changes"])
+    for what in (
+        "_get_float32_matmul_precision",
+        "is_grad_enabled",
+        "torch CPU generator",
+        "torch.autograd._engine_run_backward",
+        "torch.optim.optimizer._global_optimizer_pre_hooks",
+        "os.environ[OFFENDED]",
+        "warnings.filters",
+    ):
+        assert what in changes, what

@@ -1,0 +1,165 @@
+"""What users write, for type checkers to judge: `make types` reads this file, and nobody runs it.
+
+`assert_type` says what a thing must be; a line with ``type: ignore`` must be refused for the reason it gives, since an
+ignore that is not needed is an error too. Editors complete from the same types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, assert_type
+
+import torch
+from torch import Tensor, nn
+
+import torchturbo
+from torchturbo import PROFILES, Active, Profile, Report, accelerate, report, turbo
+from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, detect, readings
+from torchturbo.testing import MACHINES, pretend
+
+# ------------------------------------------------------------------------------------------------------------ blocks
+
+with turbo() as active:
+    assert_type(active, Active)
+    assert_type(active.where, str)
+    assert_type(active.thread, str)
+    assert_type(active.plan.profile, Profile)
+    assert_type(active.report(), Report)
+
+turbo("fast", strict=True)
+turbo(profile="exact")
+turbo(PROFILES["fast"] | Profile("mine", cudnn_benchmark=False))
+turbo("fast", False)  # type: ignore[call-arg]
+turbo(strict="yes")  # type: ignore[arg-type]
+turbo(3)  # type: ignore[arg-type]
+
+
+def falls_through() -> int:
+    with turbo():
+        return 1  # a block swallows no exception, so nothing is missing after it
+
+
+# ----------------------------------------------------------------------------------------------------------- options
+
+turbo(matmul_precision="high", tf32=True, cudnn_precision="ieee", mkldnn_precision="bf16")
+turbo(fp16_reduction="no_split_k", bf16_reduction=True, fp16_accumulation=False)
+turbo(cudnn_enabled=True, cudnn_benchmark=True, cudnn_benchmark_limit=0, cudnn_deterministic=False)
+turbo(flash_sdp=True, mem_efficient_sdp=True, cudnn_sdp=False, math_sdp=False)
+turbo(deterministic="warn", fill_uninitialized_memory=False, cublas_workspace=":4096:8")
+turbo(deterministic=True, blas_library="cublaslt", linalg_library="magma", num_threads=4, anomaly=True, grad=False)
+turbo(default_dtype="bfloat16", autocast="bf16", mkldnn_enabled=False, mkldnn_deterministic=True)
+turbo(autocast="auto")
+turbo(autocast=None)
+
+turbo(cudnn_bencmark=True)  # type: ignore[call-arg]
+turbo(matmul_precision="tf32")  # type: ignore[arg-type]
+turbo(matmul_precision=True)  # type: ignore[arg-type]
+turbo(cudnn_benchmark="yes")  # type: ignore[arg-type]
+turbo(cudnn_benchmark=None)  # type: ignore[arg-type]
+turbo(num_threads="4")  # type: ignore[arg-type]
+turbo(deterministic="error!")  # type: ignore[arg-type]
+turbo(fp16_reduction="split_k")  # type: ignore[arg-type]
+turbo(blas_library="mkl")  # type: ignore[arg-type]
+turbo(autocast="fp16")  # type: ignore[arg-type]
+turbo(cublas_workspace=4096)  # type: ignore[arg-type]
+
+
+def chosen(precision: Literal["highest", "high"], on: bool, anything: str) -> None:
+    turbo(matmul_precision=precision, cudnn_benchmark=on)
+    turbo(matmul_precision=anything)  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------------------------------------- functions
+
+
+@accelerate
+def train(model: nn.Module, steps: int = 10, *, lr: float = 0.1) -> list[float]:
+    """A function with something of everything in its signature."""
+    return [lr] * steps
+
+
+@accelerate(profile="max", strict=True, cudnn_benchmark=False)
+def evaluate(model: nn.Module) -> Tensor:
+    """A function decorated with arguments."""
+    return torch.ones(1)
+
+
+@accelerate()
+def nothing() -> None:
+    """A function decorated with none."""
+
+
+model = nn.Linear(2, 2)
+assert_type(train(model, 3, lr=0.5), list[float])
+assert_type(evaluate(model), Tensor)
+train(model, lr="fast")  # type: ignore[arg-type]
+train()  # type: ignore[call-arg]
+train(model, 3, 0.5)  # type: ignore[call-arg]
+evaluate(model, 1)  # type: ignore[call-arg]
+assert_type(accelerate(evaluate)(model), Tensor)
+accelerate(train, profile="exact", tf32=True)
+
+accelerate("max")  # type: ignore[call-overload]
+accelerate(3)  # type: ignore[call-overload]
+accelerate(profile=3)  # type: ignore[call-overload]
+accelerate(cudnn_bencmark=True)  # type: ignore[call-overload]
+accelerate(train, matmul_precision="tf32")  # type: ignore[call-overload]
+
+
+class Net(nn.Module):
+    """Methods are functions with an object."""
+
+    @accelerate(profile="inference")
+    def forward(self, x: Tensor) -> Tensor:
+        """The forward pass."""
+        return x
+
+    @classmethod
+    @accelerate
+    def load(cls, path: str) -> Net:
+        """One from a file."""
+        return cls()
+
+    @staticmethod
+    @accelerate
+    def count(x: Tensor) -> int:
+        """A number."""
+        return x.numel()
+
+
+assert_type(Net().forward(torch.ones(1)), Tensor)
+assert_type(Net.load("here"), Net)
+assert_type(Net.count(torch.ones(1)), int)
+Net().forward("x")  # type: ignore[arg-type]
+
+# ---------------------------------------------------------------------------------------------------------- profiles
+
+mine = Profile("mine", "More.", "Less.", num_threads=2, autocast=None)
+assert_type(mine | PROFILES["debug"], Profile)
+assert_type(mine.without("autocast"), Profile)
+assert_type(mine["num_threads"], object)
+assert_type(PROFILES, Mapping[str, Profile])
+assert_type((mine.name, mine.gain, mine.give), tuple[str, str, str])
+Profile(num_threads=2)  # type: ignore[call-arg]
+Profile("mine", num_treads=2)  # type: ignore[call-arg]
+Profile("mine", num_threads=2.0)  # type: ignore[arg-type]
+mine | {"num_threads": 1}  # type: ignore[operator]
+mine["num_threads"] = 3  # type: ignore[index]
+
+# --------------------------------------------------------------------------------------- reports, hardware, testing
+
+assert_type(report(), Report)
+assert_type(report().to_dict(), dict[str, Any])
+assert_type(report().to_json(), str)
+assert_type(detect(), Hardware)
+assert_type(detect().device_type, Literal["cuda", "mps", "cpu"])
+assert_type(detect().gpus, tuple[Gpu, ...])
+assert_type(detect().cpu, Cpu)
+assert_type(detect().mps, Mps | None)
+assert_type(readings(), tuple[Reading, ...])
+detect().cpu.cores = 4  # type: ignore[misc]
+with pretend("A100") as machine:
+    assert_type(machine, Hardware)
+pretend(MACHINES["T4"])
+pretend(4)  # type: ignore[arg-type]
+assert_type(torchturbo.__version__, str)
