@@ -9,18 +9,16 @@ import sys
 import threading
 from functools import partial
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from torchturbo._dynamo import untraced
-from torchturbo._plan import Plan, decide
+from torchturbo._plan import Plan
+from torchturbo._program import Program, program_of
 from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
-from torchturbo.hardware import Hardware, detect
+from torchturbo.hardware import detect
 from torchturbo.profiles import Profile, parsed
 from torchturbo.profiles import profile as profile_named
-from torchturbo.settings._base import Cell, Edit, Write, keep
-from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
-from torchturbo.settings.determinism import INDUCTOR
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -54,44 +52,6 @@ class _Thread(threading.local):
 _THREAD = _Thread()
 
 
-class _Program(NamedTuple):
-    """A plan, ready to be put in force.
-
-    Attributes:
-        hardware: the machine it was made for.
-        plan: what it comes from.
-        writes: each cell once, with its edit.
-        guarded: the same, for where compiling a function in the block would leave something behind.
-    """
-
-    hardware: Hardware
-    plan: Plan
-    writes: tuple[Write, ...]
-    guarded: tuple[Write, ...]
-
-
-_PROGRAMS: dict[tuple[Profile, tuple[tuple[str, object], ...]], _Program] = {}
-
-
-def _program(profile: Profile, overrides: tuple[tuple[str, object], ...]) -> _Program:
-    """The program on the current hardware, made once."""
-    here = detect()
-    program = _PROGRAMS.get((profile, overrides))
-    if program is None or program.hardware is not here:
-        plan = decide(profile, dict(overrides), here)
-        edits: dict[Cell, Edit] = {}
-        for cell, edit in plan.writes:
-            edits[cell] = _after(edits[cell], edit) if cell in edits else edit
-        writes = tuple(edits.items())
-        guarded = (*((cell, keep) for cell in (MATMUL, INDUCTOR) if cell not in edits), *writes)
-        program = _PROGRAMS[profile, overrides] = _Program(here, plan, writes, guarded)
-    return program
-
-
-def _after(first: Edit, then: Edit) -> Edit:
-    return lambda beneath: then(first(beneath))
-
-
 class Active(Layer):
     """One entry of a block, in force until it is left.
 
@@ -101,9 +61,8 @@ class Active(Layer):
 
     __slots__ = ("_code", "_frame", "_instruction", "_open", "_owner", "plan")
 
-    def __init__(self, owner: turbo, program: _Program, opened: _Open, frame: FrameType) -> None:
-        guard = compiling_changes_matmul() or "torch._inductor.config" in sys.modules
-        self.writes = program.guarded if guard else program.writes
+    def __init__(self, owner: turbo, program: Program, opened: _Open, frame: FrameType) -> None:
+        self.writes = program.needed()
         self.held = []
         self.plan = program.plan
         self._owner = owner
@@ -176,7 +135,7 @@ class turbo:
         self._profile = profile_named(profile)
         self._strict = strict
         self._overrides = tuple(parsed(options).items()) if options else ()
-        self._program: _Program | None = None
+        self._program: Program | None = None
 
     @_untraced
     def __enter__(self) -> Active:
@@ -187,7 +146,7 @@ class turbo:
         """Opens a block on behalf of the code that runs in `frame`."""
         program = self._program
         if program is None or program.hardware is not detect():
-            program = self._program = _program(self._profile, self._overrides)
+            program = self._program = program_of(self._profile, self._overrides)
         if self._strict and program.plan.refused:
             raise _unsupported(program.plan)
         opened = _THREAD.open

@@ -1,0 +1,61 @@
+"""A plan, ready to be put in force: made once for each profile, overrides and machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+from torchturbo._plan import Plan, decide
+from torchturbo.hardware import Hardware, detect
+from torchturbo.profiles import Profile
+from torchturbo.settings._base import Cell, Edit, Write, keep
+from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
+from torchturbo.settings.determinism import INDUCTOR
+
+
+class Program(NamedTuple):
+    """A plan, ready to be put in force.
+
+    Attributes:
+        hardware: the machine it was made for.
+        plan: what it comes from.
+        writes: each cell once, with its edit.
+        guarded: the same, for where compiling a function in the block would leave something behind.
+    """
+
+    hardware: Hardware
+    plan: Plan
+    writes: tuple[Write, ...]
+    guarded: tuple[Write, ...]
+
+    def needed(self) -> tuple[Write, ...]:
+        """What an entry now has to hold."""
+        if compiling_changes_matmul() or "torch._inductor.config" in sys.modules:
+            return self.guarded
+        return self.writes
+
+
+_MADE: dict[tuple[Profile, tuple[tuple[str, object], ...]], Program] = {}
+_AT_MOST = 256
+"""Programs kept: more than code has blocks, and a bound where profiles are made without end."""
+
+
+def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...]) -> Program:
+    """The program on the current hardware, made once."""
+    here = detect()
+    program = _MADE.get((profile, overrides))
+    if program is None or program.hardware is not here:
+        plan = decide(profile, dict(overrides), here)
+        edits: dict[Cell, Edit] = {}
+        for cell, edit in plan.writes:
+            edits[cell] = _after(edits[cell], edit) if cell in edits else edit
+        writes = tuple(edits.items())
+        guarded = (*((cell, keep) for cell in (MATMUL, INDUCTOR) if cell not in edits), *writes)
+        if len(_MADE) >= _AT_MOST:
+            _MADE.clear()
+        program = _MADE[profile, overrides] = Program(here, plan, writes, guarded)
+    return program
+
+
+def _after(first: Edit, then: Edit) -> Edit:
+    return lambda beneath: then(first(beneath))
