@@ -42,7 +42,8 @@ def compiler() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
+def fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR", "")  # inductor leaves an address in it
     torch.compiler.reset()
     with pretend("cpu-bf16"):
         yield

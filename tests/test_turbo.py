@@ -85,6 +85,12 @@ def test_what_the_block_holds_comes_back_whoever_changed_it_inside() -> None:
 CUDNN, MATMUL = "cudnn_precision", "matmul_precision"
 
 
+def convolutions() -> str:
+    if hasattr(torch.backends.cudnn, "conv"):
+        return torch.backends.cudnn.conv.fp32_precision
+    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"  # torch 2.8
+
+
 @pytest.mark.parametrize(
     ("profile", "options", "matmul", "cudnn"),
     [
@@ -108,7 +114,7 @@ def test_a_name_for_several_settings_gives_way_to_theirs(
         assert (decided(block, MATMUL).value, decided(block, CUDNN).value) == (matmul, cudnn)
         with block:
             assert torch.get_float32_matmul_precision() == matmul
-            assert torch.backends.cudnn.conv.fp32_precision == cudnn
+            assert convolutions() == cudnn
 
 
 def test_each_decision_says_who_asked() -> None:

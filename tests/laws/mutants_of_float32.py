@@ -13,7 +13,7 @@ import torch
 
 from tests.laws import precision
 from tests.laws.precision import Swapped
-from tests.laws.pristine import isolated
+from tests.laws.pristine import HAS_CELLS, isolated
 from tests.laws.start import PRECISIONS, play_precision
 from tests.witness.memory import CELLS
 from torchturbo.settings import _cells, _cudnn, _matmul, cudnn, mkldnn
@@ -256,7 +256,7 @@ def _one(drawn: random.Random, swapped: Swapped) -> None:
 
 
 def _step(drawn: random.Random) -> tuple[str, Any]:
-    kind = drawn.choice(("word", "flag", "leaf", "leaf", "any", "any", "any"))
+    kind = drawn.choice(("word", "flag", "leaf", "leaf", "any", "any", "any") if HAS_CELLS else ("word", "flag"))
     if kind == "word":
         return "matmul", drawn.choice(("highest", "high", "medium"))
     if kind == "flag":
@@ -270,8 +270,10 @@ def _in_the_body(drawn: random.Random, options: precision.Options) -> tuple[str,
     """What compiling does, or what a user may do to what the block holds."""
     steps: list[tuple[str, Any]] = [("compile", None)]
     if "matmul_precision" in options:
-        steps += [("matmul", "high"), ("cuda/matmul", "tf32"), ("mkldnn/matmul", "bf16")]
+        steps += [("matmul", "high")]
+        steps += [("cuda/matmul", "tf32"), ("mkldnn/matmul", "bf16")] if HAS_CELLS else []
     if "cudnn_precision" in options:
         steps += [("cudnn.allow_tf32", on) for on in (True, False)]
+    if "cudnn_precision" in options and HAS_CELLS:
         steps += [(f"cuda/{operation}", word) for operation in ("all", "conv", "rnn") for word in ("ieee", "tf32")]
     return drawn.choice(steps)

@@ -22,7 +22,7 @@ def test_a_closure_runs_as_the_loop_around_it(watched: Watched) -> None:
         loss = watched.loss()
         loss.backward()
         seen.append(under_autocast())
-        return loss
+        return loss.detach()
 
     for call in (lambda: stepper.step(closure), lambda: stepper.step(closure=closure)):
         with turbo("fast"):

@@ -134,7 +134,7 @@ def lbfgs(forward: Forward) -> list[Tensor]:
             with forward():
                 losses.append(F.mse_loss(model(x), y))
             losses[-1].backward()
-            return losses[-1]
+            return losses[-1].detach()
 
         stepper.step(closure)
         stepper.step(closure=closure)
