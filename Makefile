@@ -50,7 +50,7 @@ format: $(READY_TO_CHECK)  ## put formatting and style right where a tool can
 
 types: $(READY_TO_CHECK)  ## check the types: mypy everywhere, pyright on what users see
 	$(PY) -m mypy
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 # Runs what stands in ```python and ```pycon fences of the documents it is given.
 # Blocks of one document share their names, so that a later one can go on where an earlier one stopped.
