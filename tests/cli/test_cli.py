@@ -46,9 +46,14 @@ def test_a_new_file_is_a_new_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "import click\n\n@click.command()\ndef say_hello():\n    'Says hello.'\n    click.echo('hello')\n"
     )
     (tmp_path / "_private.py").write_text("raise AssertionError\n")
+    (tmp_path / "ahead.py").write_text("raise AssertionError('only looked up by name')\n")
     monkeypatch.setattr(torchturbo.cli, "__path__", [*torchturbo.cli.__path__, str(tmp_path)])
     try:
+        known = main.list_commands(click.Context(main))
+        assert known == sorted(known)
+        assert known.index("ahead") < known.index("report") < known.index("say-hello")
         assert run("say-hello") == (0, "hello\n", "")
+        (tmp_path / "ahead.py").unlink()
         assert "say-hello  Says hello." in run("--help")[1]
         assert "private" not in run("--help")[1]
         assert run("say_hello")[0] == 2
