@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from torchturbo import turbo
+from torchturbo._turbo import in_force
+from torchturbo.errors import WrongThreadError
 from torchturbo.testing import pretend
 
 
@@ -84,6 +86,19 @@ def test_one_block_in_an_exit_stack() -> None:
             stack.enter_context(block)
             assert anomaly()
     assert not anomaly()
+
+
+def test_entered_twice_and_closed_once_by_another_thread() -> None:
+    block = turbo("debug", num_threads=1)
+    threads = torch.get_num_threads()
+    block.__enter__()
+    block.__enter__()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(WrongThreadError):
+        pool.submit(block.__exit__, None, None, None).result()
+    assert (anomaly(), torch.get_num_threads()) == (True, 1)
+    block.__exit__(None, None, None)
+    assert (anomaly(), torch.get_num_threads()) == (False, threads)
+    assert not in_force()
 
 
 def test_leaving_without_having_entered() -> None:

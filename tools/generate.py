@@ -45,6 +45,8 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
+import torch
+
 
 class Options(TypedDict, total=False):
     """The keywords of `turbo`, `accelerate` and `Profile`: which options there are, and what each takes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import FunctionType
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import wrapt
 
 from torchturbo._dynamo import run_as_it_is
-from torchturbo._turbo import _leave, turbo
+from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
 
@@ -48,8 +47,11 @@ class _Accelerated(wrapt.FunctionWrapper[..., Any]):
     _torchdynamo_disable_msg = None
 
     def __init__(self, function: Callable[..., Any], around: turbo) -> None:
+        inner = inspect.unwrap(function)
+        site = 0, getattr(inner, "__code__", None) or function.__code__, -1
+
         def call(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-            active = around._enter(sys._getframe(1))
+            active = _enter(around, site)
             try:
                 result = wrapped(*args, **kwargs)
             except BaseException as error:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
+import torch
+
 
 class Options(TypedDict, total=False):
     """The keywords of `turbo`, `accelerate` and `Profile`: which options there are, and what each takes."""
@@ -87,11 +89,11 @@ class Options(TypedDict, total=False):
     mkldnn_deterministic: bool
     """Only kernels of oneDNN that give the same bits twice: torch.backends.mkldnn.deterministic."""
 
-    default_dtype: Literal["float32", "float64", "bfloat16", "float16"]
+    default_dtype: Literal["float32", "float64", "bfloat16", "float16"] | torch.dtype
     """The dtype of new floating-point tensors: torch.set_default_dtype."""
 
     num_threads: int
     """How many threads one operation called from this thread uses on the CPU: torch.set_num_threads."""
 
-    autocast: Literal["auto", "bf16"] | None
+    autocast: Literal["auto", "bf16"] | bool | torch.dtype | None
     """Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torchturbo._plan import Plan, decide
 from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile
-from torchturbo.settings._base import Cell, Edit, Write, keep
+from torchturbo.settings._base import Cell, Edit, Write, always, keep
 from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
 from torchturbo.settings.determinism import INDUCTOR
 
@@ -30,9 +30,7 @@ class Program(NamedTuple):
 
     def needed(self) -> tuple[Write, ...]:
         """What an entry now has to hold."""
-        if compiling_changes_matmul() or "torch._inductor.config" in sys.modules:
-            return self.guarded
-        return self.writes
+        return self.guarded if "torch._inductor.config" in sys.modules or compiling_changes_matmul() else self.writes
 
 
 _MADE: dict[tuple[Profile, tuple[tuple[str, object], ...]], Program] = {}
@@ -58,4 +56,4 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...]) -> P
 
 
 def _after(first: Edit, then: Edit) -> Edit:
-    return lambda beneath: then(first(beneath))
+    return then if isinstance(then, always) else lambda beneath: then(first(beneath))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from torchturbo.errors import RestoreError
-from torchturbo.settings._base import Cell, Edit, Raw, Scope, Write
+from torchturbo.settings._base import Cell, Edit, Raw, Scope, Write, always
 
 Held = tuple[Cell, Edit, Raw, Raw]
 """A cell, the edit that was asked for, the raw state found, and the raw state put in force."""
@@ -62,15 +62,16 @@ class Stack:
             layer: what to put in force.
             own: the layers of this thread, to which it is added.
         """
-        held = layer.held
+        keep = layer.held.append
         outer = self._settled
         if outer is None:
             self._settled = len(self.layers)
         try:
             for cell, edit in layer.writes:
                 beneath = cell.read()
-                wanted = edit(beneath)
-                held.append((cell, edit, beneath, wanted))
+                # Most edits are constants, and a call takes as long as all else here.
+                wanted = edit.value if edit.__class__ is always else edit(beneath)
+                keep((cell, edit, beneath, wanted))
                 if wanted is not beneath and wanted != beneath:
                     cell.write(wanted, beneath)
             self.layers.append(layer)
@@ -163,21 +164,21 @@ class Stack:
 
 def _restore(layer: Layer) -> None:
     """Writes back what the newest layer found, newest cell first."""
+    left = layer.held
     failed: list[BaseException] = []
-    left = layer.held[::-1]
     tried = None
     while left:
         # An interrupt can come between any two lines: the cell it came at is written once more.
         try:
             while left:
-                cell, _, found, put = left[0]
+                cell, _, found, put = left[-1]
                 cell.write(found, put)
-                del left[0]
+                left.pop()
         except BaseException as error:
-            if isinstance(error, Exception) or tried is left[0]:
-                failed.append(_refused(left.pop(0)[0], error))
+            if left and (isinstance(error, Exception) or tried is left[-1]):
+                failed.append(_refused(left.pop()[0], error))
             else:
-                tried = left[0]
+                tried = left[-1] if left else None
                 failed.append(error)
     if failed:
         _raise_first(failed)

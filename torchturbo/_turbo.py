@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from functools import partial
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from torchturbo._dynamo import untraced
@@ -34,6 +34,9 @@ _CONTEXTLIB = vars(contextlib)
 _CAN_MOVE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 """What can be begun in one thread and ended in another."""
 
+_Site = tuple[int, CodeType, int]
+"""Who opened a block: the identity of the frame that must close it (0 for none), and the code and instruction."""
+
 
 class _Open(list["Active"]):
     """One thread's blocks, oldest first; and those of them that another thread has closed as far as it could."""
@@ -53,35 +56,30 @@ _THREAD = _Thread()
 
 
 class Active(Layer):
-    """One entry of a block, in force until it is left.
+    """One entry of a block, in force until it is left."""
 
-    Attributes:
-        plan: what was decided, and why.
-    """
+    __slots__ = ("_open", "_owner", "_program", "_site")
 
-    __slots__ = ("_code", "_frame", "_instruction", "_open", "_owner", "plan")
-
-    def __init__(self, owner: turbo, program: Program, opened: _Open, frame: FrameType) -> None:
+    def __init__(self, owner: turbo, program: Program, opened: _Open, site: _Site) -> None:
         self.writes = program.needed()
         self.held = []
-        self.plan = program.plan
         self._owner = owner
+        self._program = program
         self._open = opened
-        self._frame = id(frame)
-        if frame.f_globals is _CONTEXTLIB and frame.f_back is not None:
-            frame = frame.f_back
-        self._code = frame.f_code
-        self._instruction = frame.f_lasti
+        self._site = site
+
+    @property
+    def plan(self) -> Plan:
+        """What was decided, and why."""
+        return self._program.plan
 
     @property
     def where(self) -> str:
-        """The line that opened the block, as ``file:line``."""
+        """The line that opened the block, as ``file:line``; of an accelerated function its own first line."""
         # Finding the line takes longer than opening the block does, so it waits until somebody asks.
-        line = next(
-            (n for start, end, n in self._code.co_lines() if start <= self._instruction < end and n),
-            self._code.co_firstlineno,
-        )
-        return f"{self._code.co_filename}:{line}"
+        _, code, instruction = self._site
+        line = next((n for start, end, n in code.co_lines() if start <= instruction < end and n), code.co_firstlineno)
+        return f"{code.co_filename}:{line}"
 
     @property
     def thread(self) -> str:
@@ -139,30 +137,22 @@ class turbo:
 
     @_untraced
     def __enter__(self) -> Active:
-        return self._enter(sys._getframe(1))
+        frame = caller = sys._getframe(1)
+        if frame.f_globals is _CONTEXTLIB and frame.f_back is not None:
+            caller = frame.f_back
+        return _enter(self, (id(frame), caller.f_code, caller.f_lasti))
 
-    @_untraced
-    def _enter(self, frame: FrameType) -> Active:
-        """Opens a block on behalf of the code that runs in `frame`."""
-        program = self._program
-        if program is None or program.hardware is not detect():
-            program = self._program = program_of(self._profile, self._overrides)
+    def _prepared(self) -> Program:
+        """The program on the current hardware.
+
+        Raises:
+            UnsupportedHere: `strict`, and this machine cannot do something that was asked.
+        """
+        program = program_of(self._profile, self._overrides)
         if self._strict and program.plan.refused:
             raise _unsupported(program.plan)
-        opened = _THREAD.open
-        if opened.astray:
-            _close_astray(opened)
-        active = Active(self, program, opened, frame)
-        try:
-            with _LOCK:
-                _STACK.push(active, opened)  # type: ignore[arg-type]
-            return active
-        except BaseException:
-            # An interrupt can come between the push and the return; whoever enters would not leave then.
-            if active in opened:
-                with _LOCK:
-                    _STACK.pop(active, opened)  # type: ignore[arg-type]
-            raise
+        self._program = program
+        return program
 
     @_untraced
     def __exit__(
@@ -171,8 +161,10 @@ class turbo:
         opened = _THREAD.open
         frame = sys._getframe(1)
         active = opened[-1] if opened and not opened.astray else None
-        if active is None or active._owner is not self or active._frame != id(frame):
+        if active is None or active._owner is not self or active._site[0] != id(frame):
             active = self._sought(opened, frame)
+        if active._open is not opened:
+            _leave_elsewhere(active)
         _leave(active, error)
 
     def _sought(self, opened: _Open, frame: FrameType) -> Active:
@@ -183,7 +175,7 @@ class turbo:
 
         def its(active: Active) -> bool:
             # A frame that has ended can have left its identity to another one.
-            return active._frame == id(frame) and active._code is frame.f_code
+            return active._site[:2] == (id(frame), frame.f_code)
 
         mine = [active for active in opened if active._owner is self and active not in opened.astray]
         theirs = [active for active in in_force() if active._owner is self and active._open is not opened]
@@ -202,11 +194,31 @@ class turbo:
 
 
 @_untraced
-def _leave(active: Active, error: BaseException | None) -> None:
-    """Closes a block, whose body ended with `error` or with none."""
+def _enter(owner: turbo, site: _Site) -> Active:
+    """Opens a block."""
+    program = owner._program
+    if program is None or program.hardware is not detect():
+        program = owner._prepared()
     opened = _THREAD.open
-    if active._open is not opened:
-        _leave_elsewhere(active)
+    if opened.astray:
+        _close_astray(opened)
+    active = Active(owner, program, opened, site)
+    try:
+        with _LOCK:
+            _STACK.push(active, opened)  # type: ignore[arg-type]
+        return active
+    except BaseException:
+        # An interrupt can come between the push and the return; whoever enters would not leave then.
+        if active in opened:
+            with _LOCK:
+                _STACK.pop(active, opened)  # type: ignore[arg-type]
+        raise
+
+
+@_untraced
+def _leave(active: Active, error: BaseException | None) -> None:
+    """Closes a block of this thread, whose body ended with `error` or with none."""
+    opened = active._open
     try:
         with _LOCK:
             try:

@@ -150,6 +150,60 @@ def test_products_keep_their_meaning_when_their_parent_is_written() -> None:
     isolated(check)
 
 
+@needs_cells
+def test_an_explicit_convolution_comes_back_when_the_lower_block_leaves_first() -> None:
+    def check() -> None:
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        found = CUDNN.read()
+        with pretend("A100"):
+            first, second = turbo("low_memory"), turbo("low_memory")
+            first.__enter__()
+            second.__enter__()
+            first.__exit__(None, None, None)
+            assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+            second.__exit__(None, None, None)
+        assert CUDNN.read() == found
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+
+    isolated(check)
+
+
+@needs_cells
+@pytest.mark.parametrize("profile", ["debug", "exact"])
+def test_a_flag_that_a_cell_contradicts_comes_back(profile: str) -> None:
+    def check() -> None:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        found = CUDNN.read()
+        assert (found.allow_tf32, found.conv) == (False, "tf32")
+        with pretend("A100"), turbo(profile):
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert CUDNN.read() == found
+        # The flag itself shows only once the cell agrees with it again.
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision
+        assert torch.backends.cudnn.allow_tf32 is False
+
+    isolated(check)
+
+
+@needs_cells
+@pytest.mark.parametrize("word", ["high", "medium"])
+def test_a_word_beside_bfx9_comes_back(word: str) -> None:
+    def check() -> None:
+        torch.set_float32_matmul_precision(word)
+        try:
+            torch.backends.cuda.matmul.fp32_precision = "bfx9"
+        except RuntimeError:
+            return  # bfx9 came with torch 2.15
+        with pretend("H100"), turbo("exact"):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.backends.cuda.matmul.fp32_precision == "bfx9"
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        assert torch.get_float32_matmul_precision() == word
+
+    isolated(check)
+
+
 def test_it_does_what_set_float32_matmul_precision_does() -> None:
     def check() -> None:
         for word in WORDS["matmul_precision"]:

@@ -244,17 +244,21 @@ class _Watch:
         self.engine: _Engine | None = None
         self.ours: _Engine = _run
 
-    def count(self, change: int) -> None:
-        """Counts a region that opens (1) or closes (-1). Always under the lock of the stack."""
-        self.regions += change
-        if self.regions and change == self.regions:
+    def opened(self) -> None:
+        """Counts a region that opens. Always under the lock of the stack, as `closed` is."""
+        self.regions += 1
+        if self.regions == 1:
             engine = _AUTOGRAD[_NAME]
             if engine is not self.engine:
                 self.engine, self.ours = engine, _around(engine)
             _AUTOGRAD[_NAME] = self.ours
             _BEFORE_STEP[_KEY] = _before_step
             _AFTER_STEP[_KEY] = _after_step
-        elif not self.regions:
+
+    def closed(self) -> None:
+        """Counts a region that closes."""
+        self.regions -= 1
+        if not self.regions:
             # Somebody who patched on top of us keeps us in the chain, where we do nothing without an open region.
             if _AUTOGRAD[_NAME] is self.ours:
                 _AUTOGRAD[_NAME] = self.engine
@@ -277,8 +281,11 @@ def _write_region(raw: tuple[bool, tuple[str, ...]], over: Raw) -> None:
     if here.steps:
         # Steps that failed in a region end with it: what they would return to is being written away.
         deque(_failed_steps(here), maxlen=0)
-    if (not devices) is not (not here.devices):
-        _watch.count(1 if devices else -1)
+    if devices:
+        if not here.devices:
+            _watch.opened()
+    elif here.devices:
+        _watch.closed()
     here.devices = devices
     here.changes += 1
     if cache:

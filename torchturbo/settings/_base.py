@@ -65,13 +65,16 @@ def cell(getter: str, setter: str, scope: Scope = "process") -> Cell | None:
     return Cell(getter, scope, get, write)
 
 
-def always(value: Raw) -> Edit:
+class always:
     """The edit that puts `value` in force whatever is beneath."""
 
-    def edit(beneath: Raw) -> Raw:
-        return value
+    __slots__ = ("value",)
 
-    return edit
+    def __init__(self, value: Raw) -> None:
+        self.value = value
+
+    def __call__(self, beneath: Raw) -> Raw:
+        return self.value
 
 
 def keep(beneath: Raw) -> Raw:
@@ -132,9 +135,10 @@ class Values:
             return self.kind.__name__
         if set(map(repr, self.choices)) == {"True", "False"}:
             return "bool"
-        none = None in self.choices
         literal = f"Literal[{', '.join(repr(c) for c in self.choices if c is not None)}]".replace("'", '"')
-        return f"{literal} | None" if none else literal
+        others = {type(value) for value in (*self.aliases, *self.choices) if value not in self.choices or value is None}
+        types = {bool: "bool", torch.dtype: "torch.dtype", type(None): "None"}
+        return " | ".join([literal, *(name for kind, name in types.items() if kind in others)])
 
 
 def choice(*choices: object, **aliases: object) -> Values:

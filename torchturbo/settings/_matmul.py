@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -65,7 +66,10 @@ _AT_REST = {word: Matmul(word, "none", "none", "none") for word in _WRITTEN_BY_L
 
 
 def _read_matmul() -> Matmul:
-    legacy = _asked()
+    try:
+        legacy = _C._get_float32_matmul_precision()
+    except RuntimeError:
+        legacy = None
     if not HAS_CELLS:
         return _AT_REST[str(legacy)]
     cuda, mkldnn = get("cuda", "matmul"), get("mkldnn", "matmul")
@@ -112,8 +116,8 @@ def compiling_changes_matmul() -> bool:
     (torch >= 2.9), or makes ``medium`` ``high`` (torch 2.8).
     """
     if HAS_CELLS:
-        means = get("cuda", "matmul")
-        return bool(means != "none" and means == get("cuda", "all"))
+        parent = get("cuda", "all")
+        return bool(parent != "none" and parent == get("cuda", "matmul"))
     return bool(_C._get_float32_matmul_precision() == "medium")
 
 
@@ -126,6 +130,7 @@ def matmul(word: str) -> Edit:
     return always(Matmul(word, *cells, cells[0]))
 
 
+@cache
 def explicit_matmul(beneath: Matmul) -> Matmul:
     """The edit that makes cuda/matmul keep its meaning while its parent changes."""
     if not HAS_CELLS or beneath.cuda != "none":

@@ -36,8 +36,10 @@ def _write(raw: int, over: Raw) -> None:
     # torch.set_num_threads also writes the number that threads start with; that is put back from another thread.
     with _writing:
         beneath = _elsewhere(torch.get_num_threads)
-        torch.set_num_threads(raw)
-        _elsewhere(partial(torch.set_num_threads, beneath))
+        try:
+            torch.set_num_threads(raw)
+        finally:
+            _elsewhere(partial(torch.set_num_threads, beneath))
 
 
 num_threads = simple(
