@@ -43,6 +43,7 @@ Written by tools/generate.py from the catalogue of options: change that, not thi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypedDict
 
 import torch
@@ -56,8 +57,17 @@ class Options(TypedDict, total=False):
 def options_module(options: Mapping[str, Option]) -> str:
     """The module that types every option, as ``ruff format`` would have it."""
     return OPTIONS_HEAD + "".join(
-        f"\n    {option.name}: {option.values.annotation}\n{_docstring(option.help)}" for option in options.values()
+        f"\n{_annotated(option.name, option.values.annotation)}\n{_docstring(option.help)}"
+        for option in options.values()
     )
+
+
+def _annotated(name: str, annotation: str) -> str:
+    line = f"    {name}: {annotation}"
+    if len(line) <= WIDTH:
+        return line
+    broken = annotation.replace(" | ", "\n        | ")
+    return f"    {name}: (\n        {broken}\n    )"
 
 
 def _docstring(text: str) -> str:
@@ -146,7 +156,7 @@ def _values(option: Option) -> str:
     for alias, choice in values.aliases.items():
         spelled.setdefault(_code(choice), []).append(_code(alias))
     also = (f"{choice} may be written {' or '.join(aliases)}" for choice, aliases in spelled.items())
-    return "; ".join([_choices(option), *also])
+    return "; ".join([_choices(option), *also, *filter(None, [values.also])])
 
 
 def _scope(option: Option, options: Mapping[str, Option]) -> str:

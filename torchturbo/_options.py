@@ -5,6 +5,7 @@ Written by tools/generate.py from the catalogue of options: change that, not thi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypedDict
 
 import torch
@@ -97,3 +98,10 @@ class Options(TypedDict, total=False):
 
     autocast: Literal["auto", "bf16"] | bool | torch.dtype | None
     """Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."""
+
+    compile: (
+        bool
+        | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+        | Mapping[str, object]
+    )
+    """Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."""

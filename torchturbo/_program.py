@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torchturbo._plan import Plan, decide
 from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile
+from torchturbo.regions._compiled import ASKED, strictly
 from torchturbo.settings._base import Cell, Edit, Write, always, keep
 from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
 from torchturbo.settings.determinism import INDUCTOR
@@ -33,27 +34,42 @@ class Program(NamedTuple):
         return self.guarded if "torch._inductor.config" in sys.modules or compiling_changes_matmul() else self.writes
 
 
-_MADE: dict[tuple[Profile, tuple[tuple[str, object], ...]], Program] = {}
+_MADE: dict[tuple[Profile, tuple[tuple[str, object], ...], bool], Program] = {}
 _AT_MOST = 256
 """Programs kept: more than code has blocks, and a bound where profiles are made without end."""
 
 
-def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...]) -> Program:
-    """The program on the current hardware, made once."""
+def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], strict: bool) -> Program:
+    """The program on the current hardware, made once.
+
+    Args:
+        profile: the values to start from.
+        overrides: values that beat the profile's, by option.
+        strict: whether what cannot be done is an error, for those that find out later than on entry.
+    """
     here = detect()
-    program = _MADE.get((profile, overrides))
+    program = _MADE.get((profile, overrides, strict))
     if program is None or program.hardware is not here:
         plan = decide(profile, dict(overrides), here)
         edits: dict[Cell, Edit] = {}
         for cell, edit in plan.writes:
             edits[cell] = _after(edits[cell], edit) if cell in edits else edit
+        compiles = ASKED in edits
+        if strict and compiles:
+            edits[ASKED] = _after(edits[ASKED], strictly)
         writes = tuple(edits.items())
         guarded = (*((cell, keep) for cell in (MATMUL, INDUCTOR) if cell not in edits), *writes)
         if len(_MADE) >= _AT_MOST:
             _MADE.clear()
-        program = _MADE[profile, overrides] = Program(here, plan, writes, guarded)
+        # A block that compiles loads inductor, if not now then at the first call of a module in it.
+        program = Program(here, plan, guarded if compiles else writes, guarded)
+        _MADE[profile, overrides, strict] = program
     return program
 
 
 def _after(first: Edit, then: Edit) -> Edit:
-    return then if isinstance(then, always) else lambda beneath: then(first(beneath))
+    if isinstance(then, always):
+        return then
+    if isinstance(first, always):
+        return always(then(first.value))
+    return lambda beneath: then(first(beneath))

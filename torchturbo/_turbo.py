@@ -148,7 +148,7 @@ class turbo:
         Raises:
             UnsupportedHere: `strict`, and this machine cannot do something that was asked.
         """
-        program = program_of(self._profile, self._overrides)
+        program = program_of(self._profile, self._overrides, self._strict)
         if self._strict and program.plan.refused:
             raise _unsupported(program.plan)
         self._program = program

@@ -12,6 +12,8 @@
     ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
     └── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
 
+    CompileWarning         (UserWarning)   what was to be compiled runs eagerly; says what and why
+
 Errors about what was asked are raised before anything has been changed.
 """
 
@@ -55,6 +57,10 @@ class WrongThreadError(TurboError, RuntimeError):
 
 class RestoreError(TurboError, RuntimeError):
     """torch refused a value that had to be put back."""
+
+
+class CompileWarning(UserWarning):
+    """Something that was to be compiled runs eagerly, wholly or in part."""
 
 
 def near(word: str, words: Iterable[str]) -> str:

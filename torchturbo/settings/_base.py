@@ -90,6 +90,7 @@ class Values:
         choices: every value, where they can be listed, as the words torch uses.
         aliases: other spellings, and the choice each stands for.
         kind: ``int`` or ``str`` where the values cannot be listed.
+        also: what else it takes, in words for the documentation.
         rule: what is wrong with a value of the right kind, as a sentence, or None.
     """
 
@@ -97,6 +98,7 @@ class Values:
     aliases: Mapping[object, object] = field(default_factory=dict)
     kind: type | None = None
     rule: Callable[[Any], str | None] = lambda value: None
+    also: str = ""
 
     def parse(self, option: str, value: object) -> object:
         """The value in its one spelling.

@@ -1,0 +1,311 @@
+"""Running modules compiled, where they are called: the outermost one, whole, and whatever it calls as a part of it.
+
+While some thread has a region open, `torch.nn.Module.__call__` runs code of ours. It is the code of the function that
+is replaced and not the attribute of the class, which would cost a hundred times as much and empty the caches of
+attributes of every module: whoever holds the function or wraps it keeps it, and `torch.compile` sees the function that
+it knows. In a thread with a region the first module to be called runs compiled; a backward pass or an optimizer is
+never part of a graph.
+
+What is compiled is kept here and not in the module: its keys, copies and pickles are what they were.
+"""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import re
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.fx._symbolic_trace
+
+from torchturbo._dynamo import run_as_it_is, untraced
+from torchturbo.regions import _compiler
+from torchturbo.regions._compiler import OFF, Asked, Here, Target, here, lenience
+from torchturbo.settings._base import Cell, Raw
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+_dynamo: Any = torch._C._dynamo.eval_frame
+# Newer torch warns at the older name.
+_fx: Any = torch.fx._symbolic_trace
+_fx_is_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
+
+# --------------------------------------------------------------------------------------------------- what is compiled
+
+
+def _of_module(first: Any, args: Any, kwargs: Any) -> Any:
+    return first._call_impl(*args, **kwargs)
+
+
+def _of_function(first: Any, args: Any, kwargs: Any) -> Any:
+    return first(*args, **kwargs)
+
+
+_number = itertools.count(1)
+
+
+def new_target(name: str, options: Any, template: Callable[..., Any] = _of_function) -> Target:
+    """A target with code of its own, in which the module or function is an argument.
+
+    Dynamo counts compilations by code, and remembers by its name which sizes vary: two models that shared code would
+    use up each other's recompilations. And what is an argument is not kept alive by what is compiled.
+
+    Args:
+        name: of the module's class or the function.
+        options: a mode of torch.compile, or its keywords.
+        template: what runs it.
+    """
+    own = f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_{next(_number)}"
+    code = template.__code__.replace(co_name=own, co_qualname=own)
+    # Dynamo leaves what it has compiled among the globals of the code.
+    eager = FunctionType(code, {"__name__": __name__, "__builtins__": builtins}, own)
+    keywords = {"mode": options} if isinstance(options, str) else {name: _plain(its) for name, its in options.items()}
+    target = Target(name, str(options), eager, {} if keywords == {"mode": "default"} else keywords)
+    _compiler.remember(target)
+    return target
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+_Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[object, str], Target]]
+_kept: dict[int, _Kept] = {}
+"""What is compiled for each module, by the module's identity: a module may compare, or hash, as it likes."""
+_making = threading.RLock()
+
+
+def _target(module: torch.nn.Module, options: Any, part: str, template: Callable[..., Any]) -> Target:
+    kept = _kept.get(id(module))
+    if kept is not None and kept[0]() is module and (found := kept[1].get((options, part))) is not None:
+        return found
+    with _making:
+        kept = _kept.get(id(module))
+        if kept is None or kept[0]() is not module:
+            kept = _kept[id(module)] = (weakref.ref(module, _dropped(id(module))), {})
+        if (options, part) not in kept[1]:
+            kept[1][options, part] = new_target(type(module).__name__, options, template)
+        return kept[1][options, part]
+
+
+def _dropped(identity: int) -> Callable[[weakref.ref[torch.nn.Module]], None]:
+    def drop(reference: weakref.ref[torch.nn.Module]) -> None:
+        kept = _kept.get(identity)
+        if kept is not None and kept[0] is reference:
+            del _kept[identity]
+
+    return drop
+
+
+def forget(module: torch.nn.Module) -> None:
+    """Drops what is compiled for a module and the modules in it, which are compiled again at their next call.
+
+    Args:
+        module: any module.
+    """
+    for each in module.modules():
+        _kept.pop(id(each), None)
+
+
+# -------------------------------------------------------------------------------------------------------- how it is run
+
+
+def left_alone() -> bool:
+    """Whether somebody else is at work on what this thread calls: a compiler, a tracer, a transform, or backward."""
+    return (
+        _dynamo.get_eval_frame_callback() is not None
+        or torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch._C._current_graph_task_id() != -1
+        or _fx_is_tracing()
+    )
+
+
+def _has_its_own(module: torch.nn.Module) -> bool:
+    """Whether a module is compiled already, by somebody else."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return True
+    frame: Any = sys.modules.get("torch._dynamo.eval_frame")
+    return frame is not None and isinstance(module, frame.OptimizedModule)
+
+
+@untraced
+def run(here: Here, target: Target | None, eager: Callable[..., Any], first: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Runs the outermost module or function.
+
+    Args:
+        here: this thread's state.
+        target: what to run compiled; None to run it as it is, with what it calls.
+        eager: runs it as it is.
+        first: the module or function.
+        args: what it is called with.
+        kwargs: what it is called with by name.
+    """
+    here.inside = True
+    try:
+        if target is None or target.given_up:
+            return eager(first, args, kwargs)
+        here.target = target
+        result = _compiled(here, target, first, args, kwargs)
+    finally:
+        here.inside, here.target = False, None
+    if here.untold:
+        _compiler.tell()
+    return result
+
+
+@untraced
+def _compiled(here: Here, target: Target, first: Any, args: Args, kwargs: Kwargs) -> Any:
+    _compiler.listen()
+    strict = here.asked.strict
+    found = None if strict else lenience.begin()
+    try:
+        return target.compiled(first, args, kwargs)
+    except Exception as error:
+        if not isinstance(error, _failures()):
+            raise
+        if strict or not _before_anything_ran(target, error):
+            error.add_note(f"torchturbo: raised while compiling {target.name} (compile={target.how})")
+            raise
+        target.given_up = True
+        _compiler.give_up(target, error)
+    finally:
+        if not strict:
+            lenience.end(found)
+    return target.eager(first, args, kwargs)
+
+
+def _failures() -> type[BaseException]:
+    exc: Any = sys.modules["torch._dynamo.exc"]
+    found: type[BaseException] = exc.TorchDynamoException
+    return found
+
+
+def _before_anything_ran(target: Target, error: BaseException) -> bool:
+    """Whether a backend refused a graph that is the whole of a target: only then can it be run again from its start.
+
+    With ``fullgraph=True`` torch raises what it would otherwise go on from.
+    """
+    exc: Any = sys.modules["torch._dynamo.exc"]
+    return target.whole and isinstance(error, exc.BackendCompilerFailed)
+
+
+@untraced
+def _call(module: Any, args: Args, kwargs: Kwargs) -> Any:
+    """What `torch.nn.Module.__call__` does while some thread has a region open."""
+    now = here
+    options = now.asked.options
+    if options is None or now.inside or left_alone():
+        return module._call_impl(*args, **kwargs)
+    target = None if _has_its_own(module) else _target(module, options, "call", _of_module)
+    return run(now, target, _of_module, module, args, kwargs)
+
+
+@untraced
+def call_compiled(module: torch.nn.Module, forward: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    """Runs a module's `forward`, compiled where this thread has a region open, else as it is.
+
+    For who stands in the module's own call already; its hooks run around it. The modules in it are parts of it.
+
+    Args:
+        module: whose forward it is; what is compiled is kept for as long as it lives.
+        forward: its forward, bound.
+        args: what to call it with.
+        kwargs: what to call it with by name.
+    """
+    now = here
+    options = now.asked.options
+    if options is None or now.inside or left_alone():
+        return forward(*args, **kwargs)
+    return run(now, _target(module, options, "forward", _of_function), _of_function, forward, args, kwargs)
+
+
+# ------------------------------------------------------------------------------------------------- in place meanwhile
+
+
+def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
+    if self._compiled_call_impl is not None:
+        return self._compiled_call_impl(*args, **kwargs)
+    if torch.compiler.is_dynamo_compiling():
+        return self._call_impl(*args, **kwargs)
+    call: Any = "ours"
+    return call(self, args, kwargs)
+
+
+_FUNCTION: Any = vars(torch.nn.Module)["_wrapped_call_impl"]
+"""`torch.nn.Module.__call__`."""
+# The function keeps torch's globals, in which there is nothing of ours: what it calls stands among its constants.
+_CODE = _standing_in.__code__.replace(
+    co_name=_FUNCTION.__name__,
+    co_qualname=_FUNCTION.__qualname__,
+    co_consts=tuple(_call if constant == "ours" else constant for constant in _standing_in.__code__.co_consts),
+)
+run_as_it_is(_CODE)
+
+
+class _Watch:
+    """Our code in `torch.nn.Module.__call__`, in place while some thread has a region open.
+
+    Attributes:
+        regions: how many threads have one.
+        code: what was there before.
+    """
+
+    __slots__ = ("code", "regions")
+
+    def __init__(self) -> None:
+        self.regions = 0
+        self.code = _FUNCTION.__code__
+
+    def opened(self) -> None:
+        """Counts a region that opens. Always under the lock of the stack, as `closed` is."""
+        self.regions += 1
+        if self.regions == 1:
+            self.code = _FUNCTION.__code__
+            _FUNCTION.__code__ = _CODE
+            _compiler.opened()
+
+    def closed(self) -> None:
+        """Counts a region that closes."""
+        self.regions -= 1
+        if not self.regions:
+            _FUNCTION.__code__ = self.code
+            _compiler.closed()
+
+
+_watch = _Watch()
+
+
+def _read() -> Asked:
+    return here.asked
+
+
+def _write(raw: Asked, over: Raw) -> None:
+    on, was = raw.options is not None, here.asked.options is not None
+    here.asked = raw
+    if on and not was:
+        _watch.opened()
+    elif was and not on:
+        _watch.closed()
+
+
+ASKED = Cell("a region's compile", "thread", _read, _write)
+"""What a thread's region has compiled, and whether strictly."""
+
+
+def asked(value: Any) -> Asked:
+    """The raw state that stands for a value of the option."""
+    return OFF if value is False else Asked(value, False)
+
+
+def strictly(raw: Asked) -> Asked:
+    """The same, under ``strict=True``."""
+    return raw if raw.options is None else raw._replace(strict=True)
