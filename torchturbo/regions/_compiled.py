@@ -11,14 +11,10 @@ What is compiled is kept here and not in the module: its keys, copies and pickle
 
 from __future__ import annotations
 
-import builtins
-import itertools
-import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
-from types import FunctionType
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +22,8 @@ import torch.fx._symbolic_trace
 
 from torchturbo._dynamo import run_as_it_is, untraced
 from torchturbo.regions import _compiler
-from torchturbo.regions._compiler import OFF, Asked, Here, Target, here, lenience
+from torchturbo.regions._compiler import lenience
+from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_function, of_module
 from torchturbo.settings._base import Cell, Raw
 
 Args = tuple[Any, ...]
@@ -35,45 +32,6 @@ _dynamo: Any = torch._C._dynamo.eval_frame
 # Newer torch warns at the older name.
 _fx: Any = torch.fx._symbolic_trace
 _fx_is_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
-
-# --------------------------------------------------------------------------------------------------- what is compiled
-
-
-def _of_module(first: Any, args: Any, kwargs: Any) -> Any:
-    return first._call_impl(*args, **kwargs)
-
-
-def _of_function(first: Any, args: Any, kwargs: Any) -> Any:
-    return first(*args, **kwargs)
-
-
-_number = itertools.count(1)
-
-
-def new_target(name: str, options: Any, template: Callable[..., Any] = _of_function) -> Target:
-    """A target with code of its own, in which the module or function is an argument.
-
-    Dynamo counts compilations by code, and remembers by its name which sizes vary: two models that shared code would
-    use up each other's recompilations. And what is an argument is not kept alive by what is compiled.
-
-    Args:
-        name: of the module's class or the function.
-        options: a mode of torch.compile, or its keywords.
-        template: what runs it.
-    """
-    own = f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_{next(_number)}"
-    code = template.__code__.replace(co_name=own, co_qualname=own)
-    # Dynamo leaves what it has compiled among the globals of the code.
-    eager = FunctionType(code, {"__name__": __name__, "__builtins__": builtins}, own)
-    keywords = {"mode": options} if isinstance(options, str) else {name: _plain(its) for name, its in options.items()}
-    target = Target(name, str(options), eager, {} if keywords == {"mode": "default"} else keywords)
-    _compiler.remember(target)
-    return target
-
-
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
-
 
 _Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[object, str], Target]]
 _kept: dict[int, _Kept] = {}
@@ -116,6 +74,7 @@ def forget(module: torch.nn.Module) -> None:
 # -------------------------------------------------------------------------------------------------------- how it is run
 
 
+@untraced
 def left_alone() -> bool:
     """Whether somebody else is at work on what this thread calls: a compiler, a tracer, a transform, or backward."""
     return (
@@ -173,7 +132,7 @@ def _compiled(here: Here, target: Target, first: Any, args: Args, kwargs: Kwargs
         if not isinstance(error, _failures()):
             raise
         if strict or not _before_anything_ran(target, error):
-            error.add_note(f"torchturbo: raised while compiling {target.name} (compile={target.how})")
+            error.add_note(f"torchturbo: raised while compiling {target.record.name} (compile={target.record.how})")
             raise
         target.given_up = True
         _compiler.give_up(target, error)
@@ -205,8 +164,8 @@ def _call(module: Any, args: Args, kwargs: Kwargs) -> Any:
     options = now.asked.options
     if options is None or now.inside or left_alone():
         return module._call_impl(*args, **kwargs)
-    target = None if _has_its_own(module) else _target(module, options, "call", _of_module)
-    return run(now, target, _of_module, module, args, kwargs)
+    target = None if _has_its_own(module) else _target(module, options, "call", of_module)
+    return run(now, target, of_module, module, args, kwargs)
 
 
 @untraced
@@ -225,7 +184,7 @@ def call_compiled(module: torch.nn.Module, forward: Callable[..., Any], args: Ar
     options = now.asked.options
     if options is None or now.inside or left_alone():
         return forward(*args, **kwargs)
-    return run(now, _target(module, options, "forward", _of_function), _of_function, forward, args, kwargs)
+    return run(now, _target(module, options, "forward", of_function), of_function, forward, args, kwargs)
 
 
 # ------------------------------------------------------------------------------------------------- in place meanwhile

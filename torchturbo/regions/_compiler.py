@@ -12,122 +12,18 @@ import sys
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from torchturbo._dynamo import untraced
 from torchturbo.errors import CompileWarning
+from torchturbo.regions._targets import AT_MOST, Record, Target, here
 from torchturbo.settings._base import TORCH, Raw
 
 PATIENCE = 5.0
 """Seconds that a compilation may take before it says that it is under way."""
-_AT_MOST = 256
-"""Targets that are remembered; and their frames, for backward passes that are compiled later."""
 _LOG = logging.getLogger("torchturbo")
-
-
-class Asked(NamedTuple):
-    """What a thread's region asks for.
-
-    Attributes:
-        options: a mode of torch.compile, or its keywords; None where nothing is to be compiled.
-        strict: whether what cannot be compiled is an error.
-    """
-
-    options: Any
-    strict: bool
-
-
-OFF = Asked(None, False)
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """What has been compiled for one module or function.
-
-    Attributes:
-        name: the module's class, or the function.
-        how: the mode, or the keywords, of torch.compile.
-        count: compilations, failed ones too; several where a graph breaks or what is guarded on changes. Those of
-            several threads at one time count as one.
-        seconds: what they took together.
-        reason: why some of it runs eagerly, as a sentence, or None.
-    """
-
-    name: str
-    how: str
-    count: int
-    seconds: float
-    reason: str | None
-
-
-class Target:
-    """A module or function that is run compiled.
-
-    Attributes:
-        name: the module's class, or the function.
-        how: the mode, or the keywords, of torch.compile.
-        eager: runs it as it is; ``eager(first, args, kwargs)``, as `compiled`.
-        compiled: runs it compiled.
-        whole: whether a break in the graph is an error (``fullgraph=True``).
-        given_up: whether it runs as it is from now on.
-        count: its compilations.
-        seconds: what they took.
-        reason: why some of it runs eagerly.
-        told: what has been warned of.
-    """
-
-    __slots__ = ("compiled", "count", "eager", "given_up", "how", "name", "reason", "seconds", "told", "whole")
-
-    def __init__(self, name: str, how: str, eager: Callable[..., Any], keywords: dict[str, Any]) -> None:
-        self.name = name
-        self.how = how
-        self.eager = eager
-        self.compiled: Callable[..., Any] = torch.compile(eager, **keywords)
-        self.whole = bool(keywords.get("fullgraph"))
-        self.given_up = False
-        self.count = 0
-        self.seconds = 0.0
-        self.reason: str | None = None
-        self.told: set[str] = set()
-
-
-class Here(threading.local):
-    """What a thread's region needs to know.
-
-    Attributes:
-        asked: what the region asks for.
-        inside: whether an outermost module or function is running, within which nothing is compiled anew.
-        target: the one that is running compiled.
-        untold: warnings to be given once it has ended.
-    """
-
-    def __init__(self) -> None:
-        self.asked = OFF
-        self.inside = False
-        self.target: Target | None = None
-        self.untold: list[str] = []
-
-
-here = Here()
-
-
-def compilations() -> tuple[Compiled, ...]:
-    """What regions have compiled in this process, oldest first; the last 256 modules and functions."""
-    return tuple(Compiled(t.name, t.how, t.count, t.seconds, t.reason) for t in tuple(_TARGETS) if t.count)
-
-
-_TARGETS: deque[Target] = deque(maxlen=_AT_MOST)
-
-
-def remember(target: Target) -> None:
-    """Has a target told by `compilations`, once it has been compiled."""
-    _TARGETS.append(target)
-
 
 # ----------------------------------------------------------------------------------------------- what it gives up
 
@@ -143,10 +39,10 @@ def give_up(target: Target, error: BaseException) -> None:
 
 
 def _note(target: Target, what: str) -> None:
-    target.reason = what
+    target.record.reason = what
     if what not in target.told:
         target.told.add(what)
-        here.untold.append(f"{target.name} {what}")
+        here.untold.append(f"{target.record.name} {what}")
 
 
 @untraced
@@ -169,10 +65,11 @@ class _Listener(logging.Filter):
             return True
         if message.startswith("torch._dynamo hit config.") and isinstance(args, tuple) and len(args) > 3:
             reason = str(args[3]).strip().partition("\n")[0]
+            part = "" if f"'{target.eager.__name__}'" in str(args[2]) else f", a part of it: {args[2]}"
             _note(
                 target,
-                f"has been compiled too many times ({args[0]}={args[1]}), and from now on runs eagerly whenever "
-                f"something differs again. The last time it was {args[2]}, because: {reason}",
+                f"has been compiled too many times ({args[0]}={args[1]}{part}), and from now on runs eagerly whenever "
+                f"something differs again. The last time that was: {reason}",
             )
             return False
         error = record.exc_info[1] if record.exc_info else None
@@ -182,15 +79,16 @@ class _Listener(logging.Filter):
             # Another thread's lenience, which torch below 2.12 shares, is not ours.
             raise error
         give_up(target, error)
-        _ask_no_more(error, target)
+        if f"WON'T CONVERT {target.eager.__name__} " in message:
+            _ask_no_more(error)
         return False
 
 
-def _ask_no_more(error: BaseException, target: Target) -> None:
+def _ask_no_more(error: BaseException) -> None:
     """A backend that has refused the whole of a target is not asked for its parts (torch >= 2.11 lets us say so)."""
     from torch._dynamo.exc import BackendCompilerFailed
 
-    if isinstance(error, BackendCompilerFailed) and hasattr(error, "frame_exec_strategy") and target.count <= 1:
+    if isinstance(error, BackendCompilerFailed) and hasattr(error, "frame_exec_strategy"):
         dynamo: Any = torch._C._dynamo.eval_frame
         skip = dynamo._FrameAction.SKIP
         error.frame_exec_strategy = dynamo._FrameExecStrategy(skip, skip)
@@ -202,10 +100,10 @@ def _ask_no_more(error: BaseException, target: Target) -> None:
 class _Running:
     """A compilation under way."""
 
-    __slots__ = ("since", "target", "timer")
+    __slots__ = ("record", "since", "timer")
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, record: Record) -> None:
+        self.record = record
         self.timer = threading.Timer(PATIENCE, self.say)
         self.timer.daemon = True
         self.timer.start()
@@ -215,7 +113,7 @@ class _Running:
         """Says that it takes long."""
         seconds = time.perf_counter() - self.since
         sys.stderr.write(
-            f"torchturbo: compiling {self.target.name}, {seconds:.0f} s so far; the first calls are slow, "
+            f"torchturbo: compiling {self.record.name}, {seconds:.0f} s so far; the first calls are slow, "
             "later ones are not\n"
         )
         sys.stderr.flush()
@@ -224,19 +122,14 @@ class _Running:
         """Counts it."""
         self.timer.cancel()
         seconds = time.perf_counter() - self.since
-        self.target.count += 1
-        self.target.seconds += seconds
-        _LOG.info(
-            "compiled %s (%s) in %.2f s, its compilation number %d",
-            self.target.name,
-            self.target.how,
-            seconds,
-            self.target.count,
-        )
+        its = self.record
+        its.count += 1
+        its.seconds += seconds
+        _LOG.info("compiled %s (%s) in %.2f s, its compilation number %d", its.name, its.how, seconds, its.count)
 
 
 _under_way: _Running | None = None
-_frames: dict[str, Target] = {}
+_frames: dict[str, Record] = {}
 """Who each of Dynamo's frames is a part of: a backward pass can be compiled after the call that it belongs to."""
 
 
@@ -245,13 +138,13 @@ def _begins(args: Any) -> None:
     frame = str(args.compile_id).partition("/")[0]
     target = here.target
     if target is not None:
-        if len(_frames) >= _AT_MOST:
+        if len(_frames) >= AT_MOST:
             _frames.clear()
-        _frames[frame] = target
+        _frames[frame] = target.record
     elif args.callback_trigger.name == "DYNAMO":
         _frames.pop(frame, None)
-    target = target or _frames.get(frame)
-    _under_way = None if target is None else _Running(target)
+    record = _frames.get(frame)
+    _under_way = None if record is None else _Running(record)
 
 
 def _ends(args: Any) -> None:

@@ -16,8 +16,8 @@ import torch
 
 from torchturbo._dynamo import untraced
 from torchturbo.regions import _compiled
-from torchturbo.regions._compiled import Args, Kwargs, left_alone, new_target, run
-from torchturbo.regions._compiler import Target, here
+from torchturbo.regions._compiled import Args, Kwargs, left_alone, run
+from torchturbo.regions._targets import Target, here, new_target, of_function
 
 _TRAINING = frozenset(("backward", "step", "zero_grad", "run_backward"))
 """Names that training code uses, and code to be compiled whole does not."""
@@ -62,7 +62,7 @@ def call_function(function: Callable[..., Any], args: Args, kwargs: Kwargs, stat
     if target is None:
         name = getattr(function, "__qualname__", type(function).__name__).replace("<locals>.", "")
         target = state.targets[options] = new_target(name, options)
-    return run(now, target, _compiled._of_function, function, args, kwargs)
+    return run(now, target, of_function, function, args, kwargs)
 
 
 def _looks_pure(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> bool:

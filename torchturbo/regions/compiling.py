@@ -15,8 +15,8 @@ from typing import Any
 
 from torchturbo.errors import OptionValueError, near
 from torchturbo.regions._compiled import ASKED, asked, call_compiled, forget
-from torchturbo.regions._compiler import Asked, Compiled, compilations
 from torchturbo.regions._functions import Function, call_function
+from torchturbo.regions._targets import Asked, Compiled, compilations
 from torchturbo.settings._base import TORCH, Setting, Values, always
 
 __all__ = ["Compiled", "Function", "Keywords", "call_compiled", "call_function", "compilations", "compile", "forget"]
@@ -103,16 +103,18 @@ class _Compiling(Values):
         return super().parse(option, value)
 
     def _parsed(self, option: str, given: Mapping[Any, object]) -> object:
+        if not given:
+            raise OptionValueError(f"{option}={{}}: {self._expected(given)}")
         # What is None is what torch.compile does without it.
         values = {name: value for name, value in given.items() if value is not None}
         for name, value in given.items():
             if name not in _KEYWORDS:
                 hint = near(str(name), _KEYWORDS)
-                raise OptionValueError(f"{option}: {name!r} is no keyword of torch.compile that it takes: {hint}")
+                raise OptionValueError(f"{option}={given!r}: {name!r} is no keyword that it takes: {hint}")
             if name in values and (wrong := _KEYWORDS[name](value)) is not None:
-                raise OptionValueError(f"{option}: {name}={value!r}: {wrong}")
+                raise OptionValueError(f"{option}={given!r}: {name}={value!r}: {wrong}")
         if "mode" in values and "options" in values:
-            raise OptionValueError(f"{option}: torch.compile takes a mode or options, and not both at once")
+            raise OptionValueError(f"{option}={given!r}: torch.compile takes a mode or options, and not both at once")
         if values.keys() <= {"mode"}:
             return values.get("mode", "default")
         return Keywords(values)
