@@ -6,9 +6,12 @@ import copy
 import gc
 import io
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +25,7 @@ from torchturbo.regions.compiling import Keywords, call_compiled, compilations, 
 pytestmark = pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning")
 
 CALL = nn.Module.__call__
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -166,7 +170,6 @@ def test_tracers_see_the_module_itself(backend: Backend) -> None:
     with turbo(BARE, compile=backend.options):
         graph = torch.fx.symbolic_trace(net)
         traced = torch.jit.trace(net, X, check_trace=False)
-        torch.export.export(net, (X,))
         torch.func.vmap(net)(X[None])
         assert not backend.graphs
         traced(X)
@@ -174,6 +177,25 @@ def test_tracers_see_the_module_itself(backend: Backend) -> None:
         graph(X)
     assert len(backend.graphs) == 1
     assert [node.op for node in graph.graph.nodes].count("call_module") == 2
+
+
+EXPORT = """
+import torch
+from tests.regions.compiled import BARE, Backend, Net, X
+from torchturbo import turbo
+backend = Backend()
+with turbo(BARE, compile=backend.options):
+    exported = torch.export.export(Net().eval(), (X,))
+assert not backend.graphs
+print([node.target for node in exported.graph.nodes if node.op == "call_function"])
+"""
+
+
+def test_export_sees_the_module_itself() -> None:
+    # In a process of its own: torch.export changes precision for good.
+    run = subprocess.run([sys.executable, "-c", EXPORT], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "batch_norm" in run.stdout
 
 
 def test_a_recomputed_forward_in_backward_is_not_compiled(backend: Backend) -> None:
@@ -188,7 +210,7 @@ def test_a_recomputed_forward_in_backward_is_not_compiled(backend: Backend) -> N
     assert len(backend.graphs) == count + 1, "the hook's module ran in backward"
 
 
-# --------------------------------------------------------------------------------------------------- what stays as it was
+# ----------------------------------------------------------------------------------------- what stays as it was
 
 
 def test_nothing_is_left_in_the_module(backend: Backend) -> None:

@@ -33,23 +33,24 @@ _dynamo: Any = torch._C._dynamo.eval_frame
 _fx: Any = torch.fx._symbolic_trace
 _fx_is_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
 
-_Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[object, str], Target]]
+_Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Asked, str], Target]]
 _kept: dict[int, _Kept] = {}
 """What is compiled for each module, by the module's identity: a module may compare, or hash, as it likes."""
 _making = threading.RLock()
 
 
-def _target(module: torch.nn.Module, options: Any, part: str, template: Callable[..., Any]) -> Target:
+def _target(module: torch.nn.Module, asked: Asked, part: str, template: Callable[..., Any]) -> Target:
+    # What torch has given up on under a lenient region, it would say nothing of under a strict one.
     kept = _kept.get(id(module))
-    if kept is not None and kept[0]() is module and (found := kept[1].get((options, part))) is not None:
+    if kept is not None and kept[0]() is module and (found := kept[1].get((asked, part))) is not None:
         return found
     with _making:
         kept = _kept.get(id(module))
         if kept is None or kept[0]() is not module:
             kept = _kept[id(module)] = (weakref.ref(module, _dropped(id(module))), {})
-        if (options, part) not in kept[1]:
-            kept[1][options, part] = new_target(type(module).__name__, options, template)
-        return kept[1][options, part]
+        if (asked, part) not in kept[1]:
+            kept[1][asked, part] = new_target(type(module).__name__, asked.options, template)
+        return kept[1][asked, part]
 
 
 def _dropped(identity: int) -> Callable[[weakref.ref[torch.nn.Module]], None]:
@@ -161,10 +162,10 @@ def _before_anything_ran(target: Target, error: BaseException) -> bool:
 def _call(module: Any, args: Args, kwargs: Kwargs) -> Any:
     """What `torch.nn.Module.__call__` does while some thread has a region open."""
     now = here
-    options = now.asked.options
-    if options is None or now.inside or left_alone():
+    asked = now.asked
+    if asked.options is None or now.inside or left_alone():
         return module._call_impl(*args, **kwargs)
-    target = None if _has_its_own(module) else _target(module, options, "call", of_module)
+    target = None if _has_its_own(module) else _target(module, asked, "call", of_module)
     return run(now, target, of_module, module, args, kwargs)
 
 
@@ -181,10 +182,10 @@ def call_compiled(module: torch.nn.Module, forward: Callable[..., Any], args: Ar
         kwargs: what to call it with by name.
     """
     now = here
-    options = now.asked.options
-    if options is None or now.inside or left_alone():
+    asked = now.asked
+    if asked.options is None or now.inside or left_alone():
         return forward(*args, **kwargs)
-    return run(now, _target(module, options, "forward", of_function), of_function, forward, args, kwargs)
+    return run(now, _target(module, asked, "forward", of_function), of_function, forward, args, kwargs)
 
 
 # ------------------------------------------------------------------------------------------------- in place meanwhile
@@ -260,7 +261,7 @@ ASKED = Cell("a region's compile", "thread", _read, _write)
 """What a thread's region has compiled, and whether strictly."""
 
 
-def asked(value: Any) -> Asked:
+def asked_by(value: Any) -> Asked:
     """The raw state that stands for a value of the option."""
     return OFF if value is False else Asked(value, False)
 

@@ -29,7 +29,7 @@ class Function:
 
     Attributes:
         pure: whether it is compiled itself; None while nobody knows.
-        targets: what is compiled, by the options.
+        targets: what is compiled, by what regions ask for.
     """
 
     __slots__ = ("pure", "targets")
@@ -50,18 +50,18 @@ def call_function(function: Callable[..., Any], args: Args, kwargs: Kwargs, stat
         state: what is known of it, kept by the caller for as long as the function.
     """
     now = here
-    options = now.asked.options
-    if options is None or now.inside or state.pure is False or left_alone():
+    asked = now.asked
+    if asked.options is None or now.inside or state.pure is False or left_alone():
         return function(*args, **kwargs)
     if state.pure is None:
         if _looks_pure(function, args, kwargs):
             return _watched(function, args, kwargs, state)
         state.pure = False
         return function(*args, **kwargs)
-    target = state.targets.get(options)
+    target = state.targets.get(asked)
     if target is None:
         name = getattr(function, "__qualname__", type(function).__name__).replace("<locals>.", "")
-        target = state.targets[options] = new_target(name, options)
+        target = state.targets[asked] = new_target(name, asked.options)
     return run(now, target, of_function, function, args, kwargs)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torchturbo.errors import OptionValueError, near
-from torchturbo.regions._compiled import ASKED, asked, call_compiled, forget
+from torchturbo.regions._compiled import ASKED, asked_by, call_compiled, forget
 from torchturbo.regions._functions import Function, call_function
 from torchturbo.regions._targets import Asked, Compiled, compilations
 from torchturbo.settings._base import TORCH, Setting, Values, always
@@ -148,7 +148,7 @@ compile = Setting(
     help="Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile.",
     values=_Compiling((False, *MODES), {True: "default"}, also="or a mapping of keywords of torch.compile"),
     cells=(ASKED,),
-    edits=lambda value, hardware: ((ASKED, always(asked(value))),),
+    edits=lambda value, hardware: ((ASKED, always(asked_by(value))),),
     show=_show,
     missing=_unsupported(),
 )
