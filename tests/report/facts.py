@@ -9,10 +9,13 @@ from typing import Any
 from torchturbo._report import gather
 from torchturbo._report.data import Block, Report
 from torchturbo.hardware import Hardware
+from torchturbo.regions.compiling import Compiled
 from torchturbo.testing import pretend
 
 OPEN = Block("fast", {}, "train.py:7", "MainThread", left_out=(), wanted=4, open=True)
 """A block that is open and of which nothing is left out."""
+COMPILED = Compiled("GPT", "default", 2, 12.34, None)
+"""A model that has been compiled."""
 
 
 def facts(
@@ -30,4 +33,4 @@ def facts(
         fresh = gather()
     assert set(rows) <= {row.name for row in fresh}
     table = tuple(replace(row, **rows.get(row.name, {})) for row in fresh)
-    return replace(fresh, rows=table, **{"advice": (), **changes})
+    return replace(fresh, rows=table, **{"advice": (), "compiled": (), **changes})

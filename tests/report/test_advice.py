@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.report.facts import OPEN, facts
+from tests.report.facts import COMPILED, OPEN, facts
+from torchturbo._catalogue import OPTIONS
 from torchturbo._environment import Found
 from torchturbo._report import advice as pieces
 from torchturbo._report.advice import advise
@@ -189,3 +190,20 @@ def test_every_function_of_the_file_is_part_of_the_advice() -> None:
         if callable(its) and its.__module__ == pieces.__name__ and not name.startswith("_") and its is not advise
     }
     assert public == set(pieces._PIECES)
+
+
+# --------------------------------------------------------------------------------------------------- compiled code
+
+
+def test_what_compiled_code_does_not_look_at_is_pointed_out() -> None:
+    rows = {"math_sdp": {"held": True, "now": False, "before": True}, "flash_sdp": {"held": True}}
+    (sentence,) = said(pieces.compiled_code_keeps_what_it_found, "cpu", rows, compiled=(COMPILED,))
+    assert "look again at math_sdp." in sentence
+    assert said(pieces.compiled_code_keeps_what_it_found, "cpu", rows) == (), "nothing has been compiled"
+    assert said(pieces.compiled_code_keeps_what_it_found, "cpu", compiled=(COMPILED,)) == (), "nothing is changed"
+    guarded = {"num_threads": {"held": True, "now": 1, "before": 2}}
+    assert said(pieces.compiled_code_keeps_what_it_found, "cpu", guarded, compiled=(COMPILED,)) == ()
+
+
+def test_what_compiled_code_does_not_look_at_is_all_options() -> None:
+    assert set(pieces.UNGUARDED) <= set(OPTIONS)

@@ -53,7 +53,8 @@ def test_a_row_is_had_by_the_name_of_its_option() -> None:
 def test_the_dictionary_holds_everything_in_plain_things(full: Report) -> None:
     told = full.to_dict()
     assert set(told) == {
-        "options", "blocks", "about", "hardware", "readings", "versions", "environment", "contradictions", "advice",
+        "options", "blocks", "about", "hardware", "readings", "versions", "environment", "contradictions", "compiled",
+        "advice",
     }  # fmt: skip
     assert list(told["options"]) == list(OPTIONS)
     assert told["options"]["matmul_precision"] == {

@@ -15,6 +15,7 @@ from torchturbo._report.engine import Engine, still
 from torchturbo._report.precision import contradictions
 from torchturbo._report.rows import read_rows
 from torchturbo._turbo import Active
+from torchturbo.regions.compiling import compilations
 from torchturbo.settings._base import TORCH
 
 __all__ = ["Report", "gather", "report"]
@@ -63,6 +64,7 @@ def gather(active: Active | None = None) -> Report:
         versions=Versions.of(machine.build),
         environment=environment,
         contradictions=raising,
+        compiled=compilations(),
         advice=(),
     )
     return replace(facts, advice=advise(facts))

@@ -128,6 +128,27 @@ def benchmark_is_not_deterministic(report: Report) -> Iterator[str]:
         )
 
 
+UNGUARDED = (
+    *("cudnn_enabled", "cudnn_benchmark", "cudnn_benchmark_limit", "cudnn_deterministic", "cudnn_precision"),
+    *("mkldnn_enabled", "mkldnn_deterministic", "mkldnn_precision"),
+    *("flash_sdp", "mem_efficient_sdp", "cudnn_sdp", "math_sdp"),
+    *("blas_library", "linalg_library", "fp16_accumulation"),
+)
+"""What torch.compile does not look at again once it has compiled something."""
+
+
+@_piece
+def compiled_code_keeps_what_it_found(report: Report) -> Iterator[str]:
+    """Compiled code, and a block that changes what such code does not look at again."""
+    changed = [name for name in UNGUARDED if report[name].held and report[name].now != report[name].before]
+    if report.compiled and changed:
+        yield (
+            f"Code that was compiled outside of this block can go on with what it found there, and the other way "
+            f"around: torch.compile does not look again at {', '.join(changed)}. Keep them the same wherever one "
+            "model runs."
+        )
+
+
 # ------------------------------------------------------------------------------------------- left by somebody
 
 

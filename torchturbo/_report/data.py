@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torchturbo._environment import Found
 from torchturbo.errors import near
 from torchturbo.hardware import Build, Hardware, Reading
+from torchturbo.regions.compiling import Compiled
 from torchturbo.settings._base import Scope
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class Report:
         versions: what runs here.
         environment: the environment variables that are set and matter to torch.
         contradictions: where torch's own getters raise.
+        compiled: what blocks have compiled in this process so far, oldest first.
         advice: what to do, in plain words.
     """
 
@@ -155,6 +157,7 @@ class Report:
     versions: Versions
     environment: tuple[Found, ...]
     contradictions: tuple[Contradiction, ...]
+    compiled: tuple[Compiled, ...]
     advice: tuple[str, ...]
 
     def __getitem__(self, option: str) -> Row:

@@ -19,6 +19,7 @@ def page(report: Report) -> str:
         _list("", (f"({number}) {sentence}" for sentence, number in numbers.items())),
         _list("Hardware", words.hardware(report)),
         _list("Environment", words.environment(report)),
+        _list("Compiled", words.compiled(report)),
         _list("Advice", report.advice),
     )
     return f'<div class="torchturbo-report">{"".join(parts)}</div>'

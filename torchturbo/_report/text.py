@@ -59,6 +59,7 @@ class Sheet:
         yield from _section("", notes)
         yield from _section("Hardware", words.hardware(report))
         yield from _section("Environment", words.environment(report))
+        yield from _section("Compiled", words.compiled(report))
         yield from _section("Advice", (f"* {sentence}" for sentence in report.advice))
 
 

@@ -167,3 +167,14 @@ def environment(report: Report) -> Iterator[str]:
     """The variables that are set, with what each does and when."""
     for variable in report.environment:
         yield f"{variable.name}={variable.value}: {variable.does} ({variable.acts})"
+
+
+# --------------------------------------------------------------------------------------------------- compiled
+
+
+def compiled(report: Report) -> Iterator[str]:
+    """What has been compiled, with how long it took, and why some of it runs eagerly."""
+    for its in report.compiled:
+        times = "once" if its.count == 1 else f"{its.count} times"
+        reason = "" if its.reason is None else f"; {its.reason}"
+        yield f"{its.name} ({its.how}): compiled {times}, {its.seconds:.1f} s{reason}"
