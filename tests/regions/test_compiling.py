@@ -75,6 +75,39 @@ def test_training_gives_what_it_gives_without(backend: Backend) -> None:
     assert len(backend.graphs) == 2, "training and evaluation"
 
 
+INDUCTOR = """
+import torch
+from tests.regions.compiled import BARE, Net, steps
+from torchturbo import turbo
+from torchturbo.regions.compiling import compilations
+
+def seeded():
+    torch.manual_seed(0)
+    return Net()
+
+by_hand = seeded()
+by_hand.compile()
+expected = steps(by_hand, count=5)
+net = seeded()
+with turbo(BARE, strict=True, compile=True):
+    found = steps(net, count=5)
+    (before,) = compilations()
+    net.load_state_dict(seeded().state_dict())
+    steps(net, count=20)
+assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+assert compilations() == (before,), "compiled again"
+print(before.name, before.how, before.count, before.seconds > 0)
+"""
+
+
+@pytest.mark.slow
+def test_with_inductor_it_gives_the_bits_of_a_module_compiled_by_hand() -> None:
+    # In a process of its own: inductor leaves threads running.
+    run = subprocess.run([sys.executable, "-c", INDUCTOR], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[:2] == ["Net", "default"]
+
+
 def test_a_whole_train_function_compiles_its_modules_and_nothing_else(backend: Backend) -> None:
     net, loss_of = seeded(), nn.MSELoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -165,6 +198,7 @@ def test_what_the_user_has_compiled_stays_as_it_is(backend: Backend) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_tracers_see_the_module_itself(backend: Backend) -> None:
     net = seeded().eval()
     with turbo(BARE, compile=backend.options):

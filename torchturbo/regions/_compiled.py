@@ -23,7 +23,7 @@ import torch.fx._symbolic_trace
 from torchturbo._dynamo import run_as_it_is, untraced
 from torchturbo.regions import _compiler
 from torchturbo.regions._compiler import lenience
-from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_function, of_module
+from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_module, taken_apart
 from torchturbo.settings._base import Cell, Raw
 
 Args = tuple[Any, ...]
@@ -33,24 +33,24 @@ _dynamo: Any = torch._C._dynamo.eval_frame
 _fx: Any = torch.fx._symbolic_trace
 _fx_is_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
 
-_Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Asked, str], Target]]
+_Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Asked, Callable[..., Any]], Target]]
 _kept: dict[int, _Kept] = {}
 """What is compiled for each module, by the module's identity: a module may compare, or hash, as it likes."""
 _making = threading.RLock()
 
 
-def _target(module: torch.nn.Module, asked: Asked, part: str, template: Callable[..., Any]) -> Target:
+def _target(module: torch.nn.Module, asked: Asked, template: Callable[..., Any]) -> Target:
     # What torch has given up on under a lenient region, it would say nothing of under a strict one.
     kept = _kept.get(id(module))
-    if kept is not None and kept[0]() is module and (found := kept[1].get((asked, part))) is not None:
+    if kept is not None and kept[0]() is module and (found := kept[1].get((asked, template))) is not None:
         return found
     with _making:
         kept = _kept.get(id(module))
         if kept is None or kept[0]() is not module:
             kept = _kept[id(module)] = (weakref.ref(module, _dropped(id(module))), {})
-        if (asked, part) not in kept[1]:
-            kept[1][asked, part] = new_target(type(module).__name__, asked.options, template)
-        return kept[1][asked, part]
+        if (asked, template) not in kept[1]:
+            kept[1][asked, template] = new_target(type(module).__name__, asked.options, template)
+        return kept[1][asked, template]
 
 
 def _dropped(identity: int) -> Callable[[weakref.ref[torch.nn.Module]], None]:
@@ -165,7 +165,7 @@ def _call(module: Any, args: Args, kwargs: Kwargs) -> Any:
     asked = now.asked
     if asked.options is None or now.inside or left_alone():
         return module._call_impl(*args, **kwargs)
-    target = None if _has_its_own(module) else _target(module, asked, "call", of_module)
+    target = None if _has_its_own(module) else _target(module, asked, of_module)
     return run(now, target, of_module, module, args, kwargs)
 
 
@@ -185,7 +185,8 @@ def call_compiled(module: torch.nn.Module, forward: Callable[..., Any], args: Ar
     asked = now.asked
     if asked.options is None or now.inside or left_alone():
         return forward(*args, **kwargs)
-    return run(now, _target(module, asked, "forward", of_function), of_function, forward, args, kwargs)
+    how, first = taken_apart(forward)
+    return run(now, _target(module, asked, how), how, first, args, kwargs)
 
 
 # ------------------------------------------------------------------------------------------------- in place meanwhile

@@ -17,7 +17,7 @@ import torch
 from torchturbo._dynamo import untraced
 from torchturbo.regions import _compiled
 from torchturbo.regions._compiled import Args, Kwargs, left_alone, run
-from torchturbo.regions._targets import Target, here, new_target, of_function
+from torchturbo.regions._targets import Target, here, new_target, taken_apart
 
 _TRAINING = frozenset(("backward", "step", "zero_grad", "run_backward"))
 """Names that training code uses, and code to be compiled whole does not."""
@@ -58,11 +58,12 @@ def call_function(function: Callable[..., Any], args: Args, kwargs: Kwargs, stat
             return _watched(function, args, kwargs, state)
         state.pure = False
         return function(*args, **kwargs)
+    how, first = taken_apart(function)
     target = state.targets.get(asked)
     if target is None:
         name = getattr(function, "__qualname__", type(function).__name__).replace("<locals>.", "")
-        target = state.targets[asked] = new_target(name, asked.options)
-    return run(now, target, of_function, function, args, kwargs)
+        target = state.targets[asked] = new_target(name, asked.options, how)
+    return run(now, target, how, first, args, kwargs)
 
 
 def _looks_pure(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> bool:

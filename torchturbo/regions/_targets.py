@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -114,10 +114,25 @@ def of_function(first: Any, args: Any, kwargs: Any) -> Any:
     return first(*args, **kwargs)
 
 
+def _of_method(first: Any, args: Any, kwargs: Any) -> Any:
+    function, owner = first
+    return function(owner, *args, **kwargs)
+
+
+def taken_apart(function: Any) -> tuple[Callable[..., Any], Any]:
+    """What runs a function, and what that is given as `first`.
+
+    A bound method is made anew each time that it is looked up, and torch 2.8 would take each for another function.
+    """
+    if isinstance(function, MethodType):
+        return _of_method, (function.__func__, function.__self__)
+    return of_function, function
+
+
 _number = itertools.count(1)
 
 
-def new_target(name: str, options: Any, template: Callable[..., Any] = of_function) -> Target:
+def new_target(name: str, options: Any, template: Callable[..., Any]) -> Target:
     """A target with code of its own, in which the module or function is an argument.
 
     Dynamo counts compilations by code, and remembers by its name which sizes vary: two models that shared code would
