@@ -50,8 +50,13 @@ turbo(deterministic=True, blas_library="cublaslt", linalg_library="magma", num_t
 turbo(default_dtype="bfloat16", autocast="bf16", mkldnn_enabled=False, mkldnn_deterministic=True)
 turbo(autocast="auto")
 turbo(autocast=None)
+turbo(compile=True)
+turbo("max", compile="max-autotune-no-cudagraphs")
+turbo(compile={"fullgraph": True, "options": {"epilogue_fusion": True}})
 
 turbo(cudnn_bencmark=True)  # type: ignore[call-arg]
+turbo(compile="fastest")  # type: ignore[arg-type]
+turbo(compile=None)  # type: ignore[arg-type]
 turbo(matmul_precision="tf32")  # type: ignore[arg-type]
 turbo(matmul_precision=True)  # type: ignore[arg-type]
 turbo(cudnn_benchmark="yes")  # type: ignore[arg-type]
