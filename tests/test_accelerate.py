@@ -179,13 +179,13 @@ def test_it_is_the_function_in_all_else() -> None:
         inspect.isfunction,
         inspect.unwrap,
         typing.get_type_hints,
+        inspect.getfullargspec,
         callable,
-        hash,
+        type,
         *(lambda f, name=name: getattr(f, name) for name in ("__name__", "__qualname__", "__module__", "__doc__")),
         *(lambda f, name=name: getattr(f, name) for name in ("__defaults__", "__kwdefaults__", "__annotations__")),
     ):
         assert same(decorated) == same(original), same
-    assert decorated == original
     assert decorated.__wrapped__ is original
 
 

@@ -36,7 +36,11 @@ ORDER = (
     "_turbo",  # decisions put in force
     "_environment",  # the environment variables that overrule torch
     "_report",  # what is in force, in words
-    "_accelerate",  # functions in blocks
+    "_turns",  # code that runs in turns
+    "_wrap",  # what is called, in blocks
+    "_outputs",  # what modules return
+    "_modules",  # modules, in blocks
+    "_accelerate",  # all of these
     "testing",  # for users' tests
     "torchturbo",  # what users import
     "cli",  # what users type
@@ -204,7 +208,7 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    names = ["PROFILES", "Active", "Profile", "Report", "__version__", "accelerate", "report", "turbo"]
+    names = ["PROFILES", "Active", "Profile", "Report", "__version__", "accelerate", "report", "restore", "turbo"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []
 

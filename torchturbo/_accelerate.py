@@ -1,18 +1,21 @@
-"""`accelerate`: a profile around every call of a function."""
+"""`accelerate`: a profile around every call of a function, a method, a module, or whatever else can be called."""
 
 from __future__ import annotations
 
-import copy
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import wrapt
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
-from torchturbo._dynamo import run_as_it_is
-from torchturbo._turbo import _enter, _leave, turbo
+from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, restored
+from torchturbo._turbo import turbo
+from torchturbo._wrap import wrapped
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
 
@@ -21,79 +24,50 @@ if TYPE_CHECKING:
 
     from torchturbo._options import Options
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Bound(wrapt.BoundFunctionWrapper[..., Any]):
-    """An accelerated method, bound: it copies and pickles as a bound method does."""
-
-    def __copy__(self) -> _Bound:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return getattr(copy.deepcopy(self.__self__, memo), self.__name__)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return getattr, (self.__self__, self.__name__)
-
-
-class _Accelerated(wrapt.FunctionWrapper[..., Any]):
-    """A function with a profile around every call; in all else the function itself."""
-
-    __bound_function_wrapper__ = _Bound
-
-    # Dynamo takes the wrapper for what it wraps, and would go on without the profile.
-    _torchdynamo_disable = True
-    _torchdynamo_disable_msg = None
-
-    def __init__(self, function: Callable[..., Any], around: turbo) -> None:
-        inner = inspect.unwrap(function)
-        site = 0, getattr(inner, "__code__", None) or function.__code__, -1
-
-        def call(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-            active = _enter(around, site)
-            try:
-                result = wrapped(*args, **kwargs)
-            except BaseException as error:
-                _leave(active, error)
-                raise
-            _leave(active, None)
-            return result
-
-        run_as_it_is(call.__code__)
-        super().__init__(function, call)
-
-    def __copy__(self) -> _Accelerated:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Accelerated:
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> str:
-        # By reference, as the function itself would be; wrapt refuses to guess.
-        return str(self.__wrapped__.__qualname__)
+T = TypeVar("T", bound="Callable[..., Any] | staticmethod[..., Any] | classmethod[Any, ..., Any] | property")
+M = TypeVar("M", bound=nn.Module | type[nn.Module])
 
 
 @overload
-def accelerate(target: F, /, *, profile: str | Profile = ..., strict: bool = ..., **options: Unpack[Options]) -> F: ...
-@overload
-def accelerate(*, profile: str | Profile = ..., strict: bool = ..., **options: Unpack[Options]) -> Callable[[F], F]: ...
 def accelerate(
-    target: Any = None, /, *, profile: str | Profile = "fast", strict: bool = False, **options: Unpack[Options]
+    target: T,
+    /,
+    *,
+    profile: str | Profile = ...,
+    strict: bool = ...,
+    output_dtype: OutputDtype = ...,
+    **options: Unpack[Options],
+) -> T: ...
+@overload
+def accelerate(
+    *, profile: str | Profile = ..., strict: bool = ..., output_dtype: OutputDtype = ..., **options: Unpack[Options]
+) -> Callable[[T], T]: ...
+def accelerate(
+    target: Any = None,
+    /,
+    *,
+    profile: str | Profile = "fast",
+    strict: bool = False,
+    output_dtype: OutputDtype = "input",
+    **options: Unpack[Options],
 ) -> Any:
-    """Runs every call of a function in `turbo`.
+    """Runs every call of a target in `turbo`, and returns the same kind of thing.
 
-    Usable bare and with arguments; around a whole training loop, one step, or an evaluation. The result has the
-    function's name, signature and documentation, and pickles by reference as the function does.
+    Usable bare and with arguments. A function, method, class method, static method or property comes back as one, with
+    the same name, signature and documentation. A generator or a coroutine runs under the profile in its own turns: what
+    runs between them sees nothing of it. A module is itself: the same object, with a block around its ``forward``; so
+    is a class of modules. `restore` takes it off again.
 
     Args:
-        target: a plain function; its methods-to-be too, inside a class body.
+        target: what is called. Anything that can be called will do, but for classes that are no modules.
         profile: a built-in profile by name, or a `Profile`.
         strict: raise where this machine cannot do what was asked, instead of leaving it out.
+        output_dtype: what a module's outputs become where autocast has made them half precision: ``"input"``, as its
+            widest float input (or, without one, its parameters); a dtype; or None, as they are. For modules alone.
         **options: values that beat the profile's.
 
     Raises:
-        TargetError: `target` is no plain function; says what to do instead.
+        TargetError: `target` cannot be decorated; says what to decorate instead.
         ProfileNameError: there is no such profile.
         OptionNameError: there is no such option.
         OptionValueError: an option does not take its value.
@@ -107,23 +81,81 @@ def accelerate(
     """
     around = turbo(profile, strict=strict, **options)
     if target is None:
-        return partial(_decorate, around=around)
-    return _decorate(target, around=around)
+        return partial(_decorated, around=around, output_dtype=output_dtype)
+    return _decorated(target, around, output_dtype)
 
 
-def _decorate(target: Any, *, around: turbo) -> Any:
+def restore(target: M) -> M:
+    """Takes off a module, or a class of modules, all that `accelerate` has put on it, and returns it.
+
+    Its children stay as they are. Nothing happens to one that was never accelerated.
+
+    Args:
+        target: a module, or a class of modules.
+
+    Raises:
+        TargetError: it is neither, or somebody has wrapped its ``forward`` since.
+
+    >>> model = accelerate(nn.Linear(2, 2))
+    >>> restore(model) is model, "forward" in vars(model)
+    (True, False)
+    """
+    if not isinstance(target, nn.Module) and not _is_module_class(target):
+        raise TargetError(
+            f"restore takes a module or a class of modules, and got {_kind(target)}; a function is as it was before, "
+            "and is the __wrapped__ of what accelerate has made of it"
+        )
+    restored(target)
+    return target
+
+
+def _is_module_class(target: Any) -> bool:
+    return isinstance(target, type) and issubclass(target, nn.Module)
+
+
+def _kind(target: Any) -> str:
+    return f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
+
+
+def _decorated(target: Any, around: turbo, output_dtype: OutputDtype) -> Any:
+    if isinstance(target, nn.Module):
+        accelerated_module(target, around, output_dtype)
+        return target
+    if _is_module_class(target):
+        accelerated_class(target, around, output_dtype)
+        return target
+    if output_dtype != "input":
+        raise TargetError(f"output_dtype is for modules and their classes, and this is {_kind(target)}")
+    # Whatever holds a function for a class, and hands it out bound.
+    if isinstance(target, staticmethod | classmethod):
+        return type(target)(_decorated(target.__func__, around, output_dtype))
+    if isinstance(target, property) and target.fget is not None:
+        return target.getter(_decorated(target.fget, around, output_dtype))
+    if isinstance(target, functools.cached_property):
+        return functools.cached_property(_decorated(target.func, around, output_dtype))
+    if isinstance(target, functools.partialmethod):
+        return functools.partialmethod(_decorated(target.func, around, output_dtype), *target.args, **target.keywords)
+    _refuse(target, around)
+    return wrapped(target, around)
+
+
+def _refuse(target: Any, around: turbo) -> None:
+    """Raises for what cannot be decorated, with what to decorate instead."""
+    name = _kind(target)
+    instead = None
     if isinstance(target, str | Profile):
         raise TargetError(f"accelerate({target!r}): a profile goes by keyword, accelerate(profile=...)")
-    if not isinstance(target, FunctionType | _Accelerated):
-        raise TargetError(
-            f"accelerate takes a plain function, and got {type(target).__name__}: put `with {around!r}:` inside the "
-            "function that uses it, and decorate nothing"
-        )
-    inner = inspect.unwrap(target)
-    if inspect.isgeneratorfunction(inner) or inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
-        raise TargetError(
-            f"accelerate cannot yet decorate {target.__qualname__}, whose code runs in parts, between which the "
-            f"caller would run under its settings: decorate the plain functions that it calls, or put "
-            f"`with {around!r}:` around code in it that neither yields nor awaits"
-        )
-    return _Accelerated(target, around)
+    if isinstance(target, Optimizer | LRScheduler):
+        instead = f"the function that calls its step(), or put `with {around!r}:` around the loop that does"
+    elif isinstance(target, DataLoader):
+        instead = f"the function that loops over it, or put `with {around!r}:` around the loop"
+    elif isinstance(target, type):
+        instead = "those of its methods that compute something; only classes of torch.nn.Module are accelerated whole"
+    elif isinstance(target, turbo):
+        instead = f"the function: accelerate(function, profile=...) does what `with {around!r}:` inside it does"
+    elif not callable(target):
+        instead = "a function, a method, a module or a class of modules"
+    if instead is not None:
+        raise TargetError(f"accelerate cannot decorate {name}: decorate {instead}")
+    if inspect.isawaitable(target):
+        raise TargetError(f"accelerate cannot decorate {name}, which has been called already: decorate the function")

@@ -8,7 +8,9 @@ optimizer steps out of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -71,6 +73,11 @@ def _why_not(hardware: Hardware, value: str | None) -> str | None:
         else ""
     )
     return f"{name} computes bf16 by emulation only{fp16}"
+
+
+def puts_autocast_on(held: Iterable[tuple[Cell, Any, Raw, Raw]]) -> bool:
+    """Whether a block that holds these has put autocast on itself."""
+    return any(cell is REGION and put[1] for cell, _, _, put in held)
 
 
 class _Dtypes(Values):

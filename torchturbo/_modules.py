@@ -1,0 +1,168 @@
+"""Modules and their classes, with a block around ``forward``: the same object, the same class, the same keys.
+
+An instance is given a ``forward`` of its own, a class another one; nothing else of them changes. Outputs come back in
+the float type of the inputs, so that code written for float32 goes on working.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from torchturbo._dynamo import untraced
+from torchturbo._outputs import as_dtype, as_inputs
+from torchturbo._turbo import _enter, _leave, turbo
+from torchturbo._wrap import Proxy, in_turns, like, refuse_script, site_of
+from torchturbo.errors import TargetError
+from torchturbo.regions.autocast import puts_autocast_on
+
+OutputDtype = Literal["input"] | torch.dtype | None
+"""What half precision outputs of an accelerated module become: as the inputs, a dtype, or None for what they are."""
+
+_CHANGED = ("forward", "__prepare_scriptable__")
+"""The attributes that a module or a class is given; torch.jit.script calls the second before all else."""
+_BEFORE = "__torchturbo_before__"
+
+
+def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """How `forward` is called in a block: ``call(forward, module, args, kwargs)``.
+
+    Raises:
+        TargetError: it is a generator or a coroutine, which no module's forward can be.
+    """
+    if in_turns(forward):
+        raise TargetError(f"{forward.__qualname__} runs in turns, which the forward of an accelerated module cannot do")
+    site = site_of(forward)
+
+    @untraced
+    def call(forward: Callable[..., Any], module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        active = _enter(around, site)
+        try:
+            outputs = forward(*args, **kwargs)
+            if output_dtype is not None and puts_autocast_on(active.held):
+                if output_dtype == "input":
+                    outputs = as_inputs(outputs, (args, kwargs), module)
+                else:
+                    outputs = as_dtype(outputs, output_dtype)
+        except BaseException as error:
+            _leave(active, error)
+            raise
+        _leave(active, None)
+        return outputs
+
+    return call
+
+
+class Forward(Proxy):
+    """The ``forward`` of one accelerated module; a copy of the module gets its own.
+
+    Args:
+        target: the forward beneath.
+        around: the block.
+        output_dtype: what half precision outputs become.
+        module: whose it is.
+        before: what the module itself had of `_CHANGED`.
+    """
+
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        around: turbo,
+        output_dtype: OutputDtype,
+        module: nn.Module,
+        before: dict[str, Any],
+    ) -> None:
+        call = _in_block(around, output_dtype, target)
+
+        @untraced
+        def run(forward: Callable[..., Any], _: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+            return call(forward, module, args, kwargs)
+
+        super().__init__(target, around, run)
+        self._self_rest = output_dtype, module, before
+
+    @property
+    def _self_before(self) -> dict[str, Any]:
+        return self._self_rest[2]
+
+    def __copy__(self) -> Proxy:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Proxy:
+        return Forward(copy.deepcopy(self.__wrapped__, memo), self._self_around, *copy.deepcopy(self._self_rest, memo))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Forward, (self.__wrapped__, self._self_around, *self._self_rest)
+
+
+def accelerated_module(module: nn.Module, around: turbo, output_dtype: OutputDtype) -> None:
+    """Puts a block around a module's ``forward``.
+
+    Raises:
+        TargetError: it has none, or TorchScript's.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TargetError(
+            f"{type(module).__name__} is TorchScript's, and cannot be changed: accelerate the function that calls it"
+        )
+    _has_forward(type(module).__name__, module.forward)
+    own = vars(module)
+    before = {name: own[name] for name in _CHANGED if name in own}
+    own["forward"] = Forward(module.forward, around, output_dtype, module, before)
+    own["__prepare_scriptable__"] = refuse_script
+
+
+def accelerated_class(kind: type[nn.Module], around: turbo, output_dtype: OutputDtype) -> None:
+    """Puts a block around the ``forward`` of a class of modules.
+
+    Raises:
+        TargetError: it has none.
+    """
+    forward: Any = kind.forward
+    _has_forward(kind.__name__, forward)
+    run = _in_block(around, output_dtype, forward)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return run(forward, args[0], args, kwargs)
+
+    new = like(call, forward)
+    setattr(new, _BEFORE, {name: vars(kind)[name] for name in _CHANGED if name in vars(kind)})
+    kind.forward = new
+    kind.__prepare_scriptable__ = staticmethod(refuse_script)  # type: ignore[attr-defined]
+
+
+def _has_forward(name: str, forward: Any) -> None:
+    if getattr(forward, "__func__", forward) is nn.Module.forward:
+        raise TargetError(f"{name} has no forward to accelerate: accelerate what defines one, or what calls its parts")
+
+
+def restored(target: nn.Module | type[nn.Module]) -> None:
+    """Takes every block off a module or a class again; nothing where there is none.
+
+    Raises:
+        TargetError: somebody has wrapped its forward since, so that it cannot be put back.
+    """
+    # A module's own setattr takes modules and parameters for itself; a class has no other way.
+    own = vars(target)
+    put = own.__setitem__ if isinstance(target, nn.Module) else partial(setattr, target)
+    take = partial(own.pop) if isinstance(target, nn.Module) else partial(delattr, target)
+    while "forward" in vars(target):
+        forward = vars(target)["forward"]
+        before = forward._self_before if type(forward) is Forward else vars(forward).get(_BEFORE)
+        if before is None:
+            break
+        for name in _CHANGED:
+            if name in before:
+                put(name, before[name])
+            else:
+                take(name)
+    beneath = vars(target).get("forward")
+    while beneath is not None:
+        if type(beneath) is Forward or hasattr(beneath, _BEFORE):
+            raise TargetError("its forward has been wrapped since it was accelerated: take that off first")
+        beneath = getattr(beneath, "__wrapped__", None)

@@ -1,0 +1,225 @@
+"""Code that runs in turns: a block in force while a generator's or coroutine's own code runs, and at no other time.
+
+Between two turns the caller, or another task, runs; it must see its own state. So the block leaves at the end of every
+turn and enters again at the beginning of the next, in whichever thread that is. What the code changed by then is its
+own: a flag that it wrote, a block that it opened and has not yet left. These leave and come back with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from typing import Any
+
+import wrapt
+
+from torchturbo._dynamo import untraced
+from torchturbo._turbo import _LOCK, _STACK, _THREAD, Active, _close_astray, _enter, _leave, _Site, turbo
+from torchturbo.settings._base import Cell, Raw, Write, always
+
+
+class Turns:
+    """The block around every turn of one generator or coroutine.
+
+    Args:
+        owner: what to put in force.
+        site: where the code is, for messages.
+    """
+
+    __slots__ = ("_kept", "_owner", "_site")
+
+    def __init__(self, owner: turbo, site: _Site) -> None:
+        self._owner = owner
+        self._site = site
+        # The block, and those that the code has opened and not left; each with what the code has changed under it.
+        self._kept: list[tuple[Active, dict[Cell, Raw]]] = []
+
+    @untraced
+    def begin(self) -> Active:
+        """Enters, as the last turn left it."""
+        if not self._kept:
+            return _enter(self._owner, self._site)
+        opened = _THREAD.open
+        if opened.astray:
+            _close_astray(opened)
+        pushed: list[Active] = []
+        with _LOCK:
+            try:
+                for active, changed in self._kept:
+                    active._open = opened
+                    active.writes = _over(active._program.needed(), changed)
+                    _STACK.push(active, opened)  # type: ignore[arg-type]
+                    pushed.append(active)
+            except BaseException:
+                for active in reversed(pushed):
+                    _STACK.pop(active, opened)  # type: ignore[arg-type]
+                raise
+        self._kept = []
+        return pushed[0]
+
+    @untraced
+    def pause(self, active: Active) -> None:
+        """Leaves at the end of a turn, to go on later."""
+        opened = active._open
+        with _LOCK:
+            mine = opened[opened.index(active) :]
+            self._kept = []
+            for layer in reversed(mine):
+                self._kept.insert(0, (layer, _changed(layer)))
+                _STACK.pop(layer, opened)  # type: ignore[arg-type]
+                layer.held = []
+
+    @untraced
+    def end(self, active: Active, error: BaseException | None) -> None:
+        """Leaves at the end of the last turn, which ended with `error` or with none."""
+        _leave(active, error)
+
+
+def _over(writes: tuple[Write, ...], changed: dict[Cell, Raw]) -> tuple[Write, ...]:
+    if not changed:
+        return writes
+    return tuple((cell, always(changed[cell]) if cell in changed else edit) for cell, edit in writes)
+
+
+def _changed(layer: Active) -> dict[Cell, Raw]:
+    """What stands in this thread's newest layer other than as it was put."""
+    newer = _STACK.layers[_STACK.layers.index(layer) + 1 :]
+    changed = {}
+    for cell, _, _, put in layer.held:
+        # What another thread's newer block has put there is not this code's doing.
+        if cell.scope == "process" and any(other.place(cell) is not None for other in newer):
+            continue
+        now = cell.read()
+        if now != put:
+            changed[cell] = now
+    return changed
+
+
+@untraced
+def in_turns(code: Any, turns: Turns, *, ends: bool = True) -> Generator[Any, Any, Any]:
+    """Runs a generator, a coroutine or a step of an async generator, with the block in force in its turns.
+
+    Args:
+        code: what has ``send``, ``throw`` and ``close``.
+        turns: the block.
+        ends: whether the code has ended when `code` returns; an async generator has not.
+    """
+    resume, given = code.send, None
+    while True:
+        active = turns.begin()
+        try:
+            value = resume(given)
+        except StopIteration as stop:
+            if ends:
+                turns.end(active, None)
+            else:
+                turns.pause(active)
+            return stop.value
+        except BaseException as error:
+            turns.end(active, error)
+            raise
+        turns.pause(active)
+        given = None
+        try:
+            given = yield value
+            resume = code.send
+        except GeneratorExit:
+            _close(code, turns)
+            raise
+        except BaseException as error:
+            resume, given = code.throw, error
+
+
+@untraced
+def _close(code: Any, turns: Turns) -> None:
+    active = turns.begin()
+    try:
+        code.close()
+    except BaseException as error:
+        turns.end(active, error)
+        raise
+    turns.end(active, None)
+
+
+def generator(code: Generator[Any, Any, Any], turns: Turns) -> Any:
+    """A generator that does what `code` does, in turns."""
+    return _named_after(code, in_turns(code, turns))
+
+
+class _Coroutine(wrapt.ObjectProxy[Any]):
+    """A coroutine that does what the one it stands for does, in turns; in all else it is that one."""
+
+    def __init__(self, code: Coroutine[Any, Any, Any], turns: Turns) -> None:
+        super().__init__(code)
+        self._self_turns = in_turns(code, turns)
+
+    def _self_code(self) -> Any:
+        """What runs: the turns, between the coroutine's beginning and its end; else the coroutine itself."""
+        return self._self_turns if self.__wrapped__.cr_suspended or self.__wrapped__.cr_running else self.__wrapped__
+
+    def send(self, value: Any, /) -> Any:
+        return (self.__wrapped__ if self.__wrapped__.cr_frame is None else self._self_turns).send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._self_code().throw(*error)
+
+    def close(self) -> None:
+        self._self_code().close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if self.__wrapped__.cr_frame is None:
+            self.__wrapped__.send(None)  # says that it cannot be awaited again
+        if self._self_code() is self._self_turns:
+            raise RuntimeError("coroutine is being awaited already")
+        return self._self_turns
+
+
+def coroutine(code: Coroutine[Any, Any, Any], turns: Turns) -> Any:
+    """A coroutine that does what `code` does, in turns."""
+    return _Coroutine(code, turns)
+
+
+class _Step:
+    """One step of an async generator, to be awaited."""
+
+    __slots__ = ("_step", "_turns")
+
+    def __init__(self, step: Any, turns: Turns) -> None:
+        self._step = step
+        self._turns = turns
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return in_turns(self._step, self._turns, ends=False)
+
+
+def async_generator(code: AsyncGenerator[Any, Any], turns: Turns) -> Any:
+    """An async generator that does what `code` does, in turns."""
+    return _named_after(code, _in_async_turns(code, turns))
+
+
+@untraced
+async def _in_async_turns(code: AsyncGenerator[Any, Any], turns: Turns) -> AsyncGenerator[Any, Any]:
+    # The event loop closes the generators that it knows of; it knows this one, which closes the other.
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        step = code.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    while True:
+        try:
+            value = await _Step(step, turns)
+        except StopAsyncIteration:
+            return
+        try:
+            step = code.asend((yield value))
+        except GeneratorExit:
+            await _Step(code.aclose(), turns)
+            raise
+        except BaseException as error:
+            step = code.athrow(error)
+
+
+def _named_after(code: Any, made: Any) -> Any:
+    made.__name__, made.__qualname__ = code.__name__, code.__qualname__
+    return made
