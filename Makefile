@@ -13,7 +13,7 @@ CASES ?= 5000
 ARGS ?=
 
 # What is installed: for every day, for checking, for each torch of the matrix.
-DAILY := -e '.[test,demo]'
+DAILY := -e '.[test,demo,models]'
 CHECKING := -e '.[dev]'
 TESTING := -e '.[test]'
 

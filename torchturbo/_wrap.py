@@ -143,26 +143,28 @@ class Proxy(wrapt.FunctionWrapper[..., Any]):
         self._self_around = around
 
     def __copy__(self) -> Proxy:
-        return type(self)(copy.copy(self.__wrapped__), self._self_around)
+        return self._self_again(copy.copy(self.__wrapped__))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Proxy:
-        return type(self)(copy.deepcopy(self.__wrapped__, memo), self._self_around)
+        return self._self_again(copy.deepcopy(self.__wrapped__, memo))
+
+    def _self_again(self, target: Any) -> Proxy:
+        # What copies as itself (functions do) is itself here too.
+        return self if target is self.__wrapped__ else type(self)(target, self._self_around)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        name = getattr(self.__wrapped__, "__qualname__", None)
+        if name is not None and _found(getattr(self.__wrapped__, "__module__", None), name) is self:
+            return name
         return type(self), (self.__wrapped__, self._self_around)
 
 
-class FunctionProxy(Proxy):
-    """A function whose code runs in turns. It copies and pickles as functions do: by its name."""
-
-    def __copy__(self) -> Proxy:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Proxy:
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> str:
-        return str(self.__wrapped__.__qualname__)
+def _found(module: str | None, name: str) -> Any:
+    """What stands under a name in a module."""
+    found: Any = sys.modules.get(str(module))
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def wrapped(target: Any, around: turbo) -> Any:
@@ -175,11 +177,9 @@ def wrapped(target: Any, around: turbo) -> Any:
     Raises:
         TargetError: it is a decorated generator or coroutine, and no longer one itself.
     """
-    if not isinstance(target, FunctionType):
-        return Proxy(target, around)
-    if in_turns(target):
-        return FunctionProxy(target, around)
-    return _function(target, around)
+    if isinstance(target, FunctionType) and not in_turns(target):
+        return _function(target, around)
+    return Proxy(target, around)
 
 
 def _function(function: FunctionType, around: turbo) -> FunctionType:
