@@ -9,6 +9,7 @@ timed as a whole and divided; the median over the rounds is told, and ratios are
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -90,6 +91,29 @@ def decorated_call() -> None:
     _decorated()
 
 
+_under_autocast = torch.autocast(_DEVICE, _DTYPE)(_nothing)
+
+
+@functools.wraps(_nothing)
+def _wrapped() -> None:
+    _nothing()
+
+
+def autocast_decorated_call() -> None:
+    """A call of a function decorated with `torch.autocast`."""
+    _under_autocast()
+
+
+def wraps_decorated_call() -> None:
+    """A call of a function behind one that does nothing but call it, as with `functools.wraps`."""
+    _wrapped()
+
+
+def decorated_re_entry() -> None:
+    """A call of a decorated function under the same profile, where nothing changes."""
+    _decorated()
+
+
 def re_entry() -> None:
     """`turbo` entered within itself, where nothing changes."""
     with _fast:
@@ -103,6 +127,8 @@ CONTENDERS: tuple[Callable[[], None], ...] = (
     turbo_block,
     turbo_made_anew,
     decorated_call,
+    autocast_decorated_call,
+    wraps_decorated_call,
 )
 
 
@@ -129,12 +155,13 @@ def measure(rounds: int) -> dict[str, list[float]]:
         rounds: how often each contender has its turn.
     """
     samples: dict[str, list[float]] = {contender.__name__: [] for contender in CONTENDERS}
-    samples[re_entry.__name__] = []
-    samples["turbo_block_pretending_h100"] = []
+    for name in (re_entry.__name__, decorated_re_entry.__name__, "turbo_block_pretending_h100"):
+        samples[name] = []
     for each in range(rounds + 5):
         taken = {contender.__name__: _burst(contender) for contender in CONTENDERS}
         with _fast:
             taken[re_entry.__name__] = _burst(re_entry)
+            taken[decorated_re_entry.__name__] = _burst(decorated_re_entry)
         with pretend("H100"):
             taken["turbo_block_pretending_h100"] = _burst(turbo_block)
         if each >= 5:  # the first rounds warm up
@@ -156,7 +183,7 @@ def record(rounds: int, path: Path | None) -> None:
     """
     samples = measure(rounds)
     table = Table(title=f"one entry and exit, torch {torch.__version__}, {hardware.detect().device_type}")
-    for heading in ("", "median us", "10 % .. 90 %", "by hand = 1", "over autocast us"):
+    for heading in ("", "median us", "10 % .. 90 %", "by hand = 1", "over autocast us", "autocast, decorated = 1"):
         table.add_column(heading, justify="left" if not heading else "right")
     summary = {}
     for name, taken in samples.items():
@@ -164,6 +191,7 @@ def record(rounds: int, path: Path | None) -> None:
         row = {
             "median_us": statistics.median(taken),
             "ratio_to_by_hand": _ratio(samples, name, "by_hand"),
+            "ratio_to_autocast_decorated": _ratio(samples, name, autocast_decorated_call.__name__),
             "over_autocast_us": statistics.median(a - b for a, b in zip(taken, samples["autocast_alone"], strict=True)),
         }
         summary[name] = row
@@ -173,6 +201,7 @@ def record(rounds: int, path: Path | None) -> None:
             f"{tenths[0]:.2f} .. {tenths[-1]:.2f}",
             f"{row['ratio_to_by_hand']:.2f}",
             f"{row['over_autocast_us']:+.2f}",
+            f"{row['ratio_to_autocast_decorated']:.2f}",
         )
     Console().print(table)
     if path:

@@ -31,8 +31,10 @@ class Turns:
     def __init__(self, owner: turbo, site: _Site) -> None:
         self._owner = owner
         self._site = site
-        # The block, and those that the code has opened and not left; each with what the code has changed under it.
+        # The block, and those that the code has opened and not left; each with what the code has changed in it, in any
+        # turn, oldest first. Empty while a turn runs.
         self._kept: list[tuple[Active, dict[Cell, Raw]]] = []
+        self._changed: dict[Active, dict[Cell, Raw]] = {}
 
     @untraced
     def begin(self) -> Active:
@@ -54,7 +56,7 @@ class Turns:
                 for active in reversed(pushed):
                     _STACK.pop(active, opened)  # type: ignore[arg-type]
                 raise
-        self._kept = []
+        self._changed, self._kept = dict(self._kept), []
         return pushed[0]
 
     @untraced
@@ -65,7 +67,7 @@ class Turns:
             mine = opened[opened.index(active) :]
             self._kept = []
             for layer in reversed(mine):
-                self._kept.insert(0, (layer, _changed(layer)))
+                self._kept.insert(0, (layer, self._changed.get(layer, {}) | _changed(layer)))
                 _STACK.pop(layer, opened)  # type: ignore[arg-type]
                 layer.held = []
 
