@@ -26,7 +26,7 @@ class Turns:
         site: where the code is, for messages.
     """
 
-    __slots__ = ("_kept", "_owner", "_site")
+    __slots__ = ("_changed", "_kept", "_owner", "_site")
 
     def __init__(self, owner: turbo, site: _Site) -> None:
         self._owner = owner
