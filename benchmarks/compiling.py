@@ -55,7 +55,7 @@ def _gpt() -> tuple[nn.Module, list[Batch], int]:
 
 def _digits() -> tuple[nn.Module, list[Batch], int]:
     images, labels = load()
-    chosen = torch.randperm(len(images))[: 8 * 128].split(128)
+    chosen = torch.split(torch.randperm(len(images))[: 8 * 128], 128)
     return make_model().to(_DEVICE), [(images[each], labels[each]) for each in chosen], 20
 
 

@@ -20,6 +20,7 @@ from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo._wrap import Proxy, in_turns, like, refuse_script, site_of
 from torchturbo.errors import TargetError
 from torchturbo.regions.autocast import puts_autocast_on
+from torchturbo.regions.compiling import call_compiled, forget
 
 OutputDtype = Literal["input"] | torch.dtype | None
 """What half precision outputs of an accelerated module become: as the inputs, a dtype, or None for what they are."""
@@ -37,13 +38,13 @@ def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., A
     """
     if in_turns(forward):
         raise TargetError(f"{forward.__qualname__} runs in turns, which the forward of an accelerated module cannot do")
-    site = site_of(forward)
+    site, compiles = site_of(forward), around.compiles
 
     @untraced
-    def call(forward: Callable[..., Any], module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    def call(forward: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
         active = _enter(around, site)
         try:
-            outputs = forward(*args, **kwargs)
+            outputs = call_compiled(module, forward, args, kwargs) if compiles else forward(*args, **kwargs)
             if output_dtype is not None and puts_autocast_on(active.held):
                 if output_dtype == "input":
                     outputs = as_inputs(outputs, (args, kwargs), module)
@@ -127,8 +128,8 @@ def accelerated_class(kind: type[nn.Module], around: turbo, output_dtype: Output
     _has_forward(kind.__name__, forward)
     run = _in_block(around, output_dtype, forward)
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return run(forward, args[0], args, kwargs)
+    def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+        return run(forward.__get__(module), module, args, kwargs)
 
     new = like(call, forward)
     setattr(new, _BEFORE, {name: vars(kind)[name] for name in _CHANGED if name in vars(kind)})
@@ -147,6 +148,8 @@ def restored(target: nn.Module | type[nn.Module]) -> None:
     Raises:
         TargetError: somebody has wrapped its forward since, so that it cannot be put back.
     """
+    if isinstance(target, nn.Module):
+        forget(target)
     # A module's own setattr takes modules and parameters for itself; a class has no other way.
     own = vars(target)
     put = own.__setitem__ if isinstance(target, nn.Module) else partial(setattr, target)

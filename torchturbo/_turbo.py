@@ -154,6 +154,11 @@ class turbo:
         self._program = program
         return program
 
+    @property
+    def compiles(self) -> bool:
+        """Whether what is called in the block is asked to be compiled."""
+        return bool(dict(self._overrides).get("compile", self._profile.get("compile")))
+
     @_untraced
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

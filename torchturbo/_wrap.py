@@ -11,7 +11,7 @@ import copy
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, FunctionType
 from typing import Any
@@ -22,8 +22,9 @@ from torchturbo._dynamo import run_as_it_is, untraced
 from torchturbo._turbo import _enter, _leave, _Site, turbo
 from torchturbo._turns import Turns, async_generator, coroutine, generator
 from torchturbo.errors import TargetError
+from torchturbo.regions.compiling import Function, call_function
 
-Run = Callable[[Callable[..., Any], Any, tuple[Any, ...], Mapping[str, Any]], Any]
+Run = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 """Calls a function in a block: ``run(function, instance, args, kwargs)``, as wrapt has it."""
 
 _IN_TURNS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Turns], Any]], ...] = (
@@ -89,18 +90,19 @@ def running(target: Any, around: turbo) -> Run:
     """
     site = site_of(target)
     made = _made_in_turns(target)
+    known = Function() if around.compiles else None
 
-    def call(function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         active = _enter(around, site)
         try:
-            result = function(*args, **kwargs)
+            result = function(*args, **kwargs) if known is None else call_function(function, args, kwargs, known)
         except BaseException as error:
             _leave(active, error)
             raise
         _leave(active, None)
         return result
 
-    def call_in_turns(function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call_in_turns(function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert made is not None
         return made(function(*args, **kwargs), Turns(around, site))
 
@@ -167,6 +169,16 @@ def _found(module: str | None, name: str) -> Any:
     return found
 
 
+def compiling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What calls a function in a block that compiles: itself compiled, if it calls no module and trains none."""
+    known = Function()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return call_function(function, args, kwargs, known)
+
+    return untraced(call)
+
+
 def wrapped(target: Any, around: turbo) -> Any:
     """`target` with a block around every call.
 
@@ -184,11 +196,12 @@ def wrapped(target: Any, around: turbo) -> Any:
 
 def _function(function: FunctionType, around: turbo) -> FunctionType:
     site = site_of(function)
+    run = compiling(function) if around.compiles else function
 
     def call(*args: Any, **kwargs: Any) -> Any:
         active = _enter(around, site)
         try:
-            result = function(*args, **kwargs)
+            result = run(*args, **kwargs)
         except BaseException as error:
             _leave(active, error)
             raise
