@@ -7,7 +7,8 @@ the float type of the inputs, so that code written for float32 goes on working.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import nn
 from torchturbo._dynamo import untraced
 from torchturbo._outputs import as_dtype, as_inputs
 from torchturbo._turbo import _enter, _leave, turbo
-from torchturbo._wrap import Proxy, in_turns, like, refuse_script, site_of
+from torchturbo._wrap import in_turns, like, refuse_script, site_of
 from torchturbo.errors import TargetError
 from torchturbo.regions.autocast import puts_autocast_on
 from torchturbo.regions.compiling import call_compiled, forget
@@ -59,46 +60,74 @@ def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., A
     return call
 
 
-class Forward(Proxy):
+class Forward:
     """The ``forward`` of one accelerated module; a copy of the module gets its own.
 
+    It does not keep its module alive, which has it among its attributes: a module that is dropped is gone at once, and
+    its memory with it.
+
     Args:
-        target: the forward beneath.
+        beneath: the forward that is called, bound.
         around: the block.
         output_dtype: what half precision outputs become.
         module: whose it is.
         before: what the module itself had of `_CHANGED`.
     """
 
+    __prepare_scriptable__ = refuse_script
+
+    # Dynamo would go on without the block.
+    _torchdynamo_disable = True
+    _torchdynamo_disable_msg = None
+
     def __init__(
         self,
-        target: Callable[..., Any],
+        beneath: Callable[..., Any],
         around: turbo,
         output_dtype: OutputDtype,
         module: nn.Module,
         before: dict[str, Any],
     ) -> None:
-        call = _in_block(around, output_dtype, target)
+        self._bound = getattr(beneath, "__self__", None) is module
+        self._function: Any = getattr(beneath, "__func__", None) if self._bound else beneath
+        self._module = weakref.ref(module)
+        self._call = _in_block(around, output_dtype, beneath)
+        self._rest = around, output_dtype
+        self.__doc__ = beneath.__doc__
+        self._before = before
 
-        @untraced
-        def run(forward: Callable[..., Any], _: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-            return call(forward, module, args, kwargs)
-
-        super().__init__(target, around, run)
-        self._self_rest = output_dtype, module, before
+    def _its_module(self) -> nn.Module:
+        module = self._module()
+        if module is None:
+            raise ReferenceError("the module of this forward is gone: keep the module, and call that")
+        return module
 
     @property
-    def _self_before(self) -> dict[str, Any]:
-        return self._self_rest[2]
+    def __wrapped__(self) -> Any:
+        return self._function.__get__(self._its_module()) if self._bound else self._function
 
-    def __copy__(self) -> Proxy:
+    @untraced
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        module = self._its_module()
+        return self._call(self._function.__get__(module) if self._bound else self._function, module, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and not name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.__wrapped__, name)
+
+    def __repr__(self) -> str:
+        return f"<accelerated {self.__wrapped__!r}>"
+
+    def __copy__(self) -> Forward:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Proxy:
-        return Forward(copy.deepcopy(self.__wrapped__, memo), self._self_around, *copy.deepcopy(self._self_rest, memo))
+    def __deepcopy__(self, memo: dict[int, Any]) -> Forward:
+        # Of the module, in the middle of its own copy: the memo has it.
+        return Forward(*copy.deepcopy((self.__wrapped__, *self._rest, self._its_module(), self._before), memo))
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return Forward, (self.__wrapped__, self._self_around, *self._self_rest)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Forward, (self.__wrapped__, *self._rest, self._its_module(), self._before)
 
 
 def accelerated_module(module: nn.Module, around: turbo, output_dtype: OutputDtype) -> None:
@@ -156,7 +185,7 @@ def restored(target: nn.Module | type[nn.Module]) -> None:
     take = partial(own.pop) if isinstance(target, nn.Module) else partial(delattr, target)
     while "forward" in vars(target):
         forward = vars(target)["forward"]
-        before = forward._self_before if type(forward) is Forward else vars(forward).get(_BEFORE)
+        before = forward._before if type(forward) is Forward else vars(forward).get(_BEFORE)
         if before is None:
             break
         for name in _CHANGED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import operator
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,10 @@ def _elsewhere(call: Callable[[], Any]) -> Any:
 
 def _write(raw: int, over: Raw) -> None:
     if torch.get_num_threads() == raw:
+        return
+    if sys.is_finalizing():
+        # A thread that is started now never runs, and nobody starts one any more.
+        torch.set_num_threads(raw)
         return
     # torch.set_num_threads also writes the number that threads start with; that is put back from another thread.
     with _writing:
