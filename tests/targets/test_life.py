@@ -15,9 +15,13 @@ from tests.regions.compiled import load_compiler
 from torchturbo import accelerate
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiler() -> None:
+    load_compiler()
+
+
 @pytest.fixture(autouse=True)
 def without_collector() -> Iterator[None]:
-    load_compiler()
     gc.collect()
     gc.disable()
     yield
