@@ -180,18 +180,28 @@ def _table(name: str, summary: dict[str, Any]) -> Table:
     return table
 
 
+def record(rounds: int, path: Path | None) -> None:
+    """Measures, prints tables and, where a path is given, writes a record.
+
+    Args:
+        rounds: how often each way has its turn.
+        path: of the record.
+    """
+    found = {}
+    for name in MODELS:
+        found[name] = measure(name, rounds)
+        Console(width=120).print(_table(name, found[name]["summary"]))
+    if path:
+        _record.write(path, "compiling", f"python -m benchmarks.compiling --rounds {rounds}", found)
+
+
 def main() -> None:
     """The command line."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("--rounds", type=int, default=30)
     options.add_argument("--json", type=Path)
     asked = options.parse_args()
-    found = {}
-    for name in MODELS:
-        found[name] = measure(name, asked.rounds)
-        Console(width=120).print(_table(name, found[name]["summary"]))
-    if asked.json:
-        _record.write(asked.json, "compiling", f"python -m benchmarks.compiling --rounds {asked.rounds}", found)
+    record(asked.rounds, asked.json)
 
 
 if __name__ == "__main__":

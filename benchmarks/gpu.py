@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import _record, overhead
+from benchmarks import _record, compiling, overhead
 from examples.gpt.data import Text, gather
 from examples.gpt.model import GPT, SIZES
 from examples.side_by_side.race import Arm
@@ -56,6 +56,7 @@ def main() -> None:
         sys.exit(f"this benchmark needs an NVIDIA GPU: {' '.join(here.reasons) or 'there is none here'}")
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     overhead.record(200, asked.records / f"{day}-gpu-overhead.json")
+    compiling.record(30, asked.records / f"{day}-gpu-compiling.json")
     seconds = race(asked.steps, asked.size)
     table = Table(title=f"one step of the {asked.size} GPT on {here.gpus[0].name}, torch {torch.__version__}")
     for heading in ("", "median ms", "speed-up over plain"):

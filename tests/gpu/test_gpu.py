@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import torchturbo
-from torchturbo import hardware, turbo
+from torchturbo import accelerate, hardware, turbo
 from torchturbo._catalogue import CELLS
 
 pytestmark = pytest.mark.gpu
@@ -134,3 +135,37 @@ def test_the_report_calls_everything_effective_that_is() -> None:
     assert torchturbo.hardware.detect().has_tf32
     for name in ("matmul_precision", "cudnn_benchmark", "autocast"):
         assert rows[name]["effective"], rows[name]
+
+
+def _net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)).cuda()
+
+
+def test_an_accelerated_module_gives_what_autocast_gives_in_the_type_of_its_inputs() -> None:
+    x = torch.randn(32, 64, device="cuda")
+    with turbo("fast", autocast=None), torch.autocast("cuda", torch.bfloat16):
+        expected = _net()(x)
+    found = accelerate(_net())(x)
+    assert (found.dtype, expected.dtype) == (torch.float32, torch.bfloat16)
+    assert torch.equal(found, expected.float())
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"])
+@pytest.mark.parametrize("profile", ["exact", "fast"])
+def test_every_mode_of_compile_trains(mode: Any, profile: str) -> None:
+    torch.compiler.reset()
+    x = torch.randn(32, 64, device="cuda")
+    plain, model = _net(), _net()
+    losses: dict[str, list[float]] = {"plain": [], "ours": []}
+    for name, its in (("plain", plain), ("ours", accelerate(model, profile=profile, compile=mode))):
+        optimizer = torch.optim.AdamW(its.parameters(), lr=1e-2)
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = F.mse_loss(its(x), x)
+            loss.backward()
+            optimizer.step()
+            losses[name].append(loss.item())
+    assert losses["ours"] == pytest.approx(losses["plain"], rel=1e-3 if profile == "exact" else 5e-2)
+    assert losses["ours"][-1] < losses["ours"][0]
+    torch.compiler.reset()
