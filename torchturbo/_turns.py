@@ -8,7 +8,7 @@ own: a flag that it wrote, a block that it opened and has not yet left. These le
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
 import wrapt
@@ -98,14 +98,15 @@ def _changed(layer: Active) -> dict[Cell, Raw]:
 
 
 @untraced
-def in_turns(code: Any, turns: Turns, *, ends: bool = True) -> Generator[Any, Any, Any]:
+def in_turns(given_later: list[Any], turns: Turns, *, ends: bool = True) -> Generator[Any, Any, Any]:
     """Runs a generator, a coroutine or a step of an async generator, with the block in force in its turns.
 
     Args:
-        code: what has ``send``, ``throw`` and ``close``.
+        given_later: holds by the first turn what is run, which has ``send``, ``throw`` and ``close``.
         turns: the block.
-        ends: whether the code has ended when `code` returns; an async generator has not.
+        ends: whether the code has ended when that returns; an async generator has not.
     """
+    code = given_later.pop()
     resume, given = code.send, None
     while True:
         active = turns.begin()
@@ -143,17 +144,31 @@ def _close(code: Any, turns: Turns) -> None:
     turns.end(active, None)
 
 
-def generator(code: Generator[Any, Any, Any], turns: Turns) -> Any:
-    """A generator that does what `code` does, in turns."""
-    return _named_after(code, in_turns(code, turns))
+Make = Callable[[], Any]
+"""Makes what is to be run in turns. It is called once the one who runs it is there: Python's collector closes the older
+of the two first, and what is half run has to be closed in a turn."""
+
+
+def generator(make: Make, turns: Turns) -> Any:
+    """A generator that does what the one that `make` makes does, in turns."""
+    given: list[Any] = []
+    running = in_turns(given, turns)
+    given.append(make())
+    return _named_after(given[0], running)
 
 
 class _Coroutine(wrapt.ObjectProxy[Any]):
     """A coroutine that does what the one it stands for does, in turns; in all else it is that one."""
 
-    def __init__(self, code: Coroutine[Any, Any, Any], turns: Turns) -> None:
-        super().__init__(code)
-        self._self_turns = in_turns(code, turns)
+    def __init__(self, make: Make, turns: Turns) -> None:
+        given: list[Any] = []
+        running = in_turns(given, turns)
+        given.append(make())
+        super().__init__(given[0])
+        self._self_turns = running
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
 
     def _self_code(self) -> Any:
         """What runs: the turns, between the coroutine's beginning and its end; else the coroutine itself."""
@@ -176,9 +191,9 @@ class _Coroutine(wrapt.ObjectProxy[Any]):
         return self._self_turns
 
 
-def coroutine(code: Coroutine[Any, Any, Any], turns: Turns) -> Any:
-    """A coroutine that does what `code` does, in turns."""
-    return _Coroutine(code, turns)
+def coroutine(make: Make, turns: Turns) -> Any:
+    """A coroutine that does what the one that `make` makes does, in turns."""
+    return _Coroutine(make, turns)
 
 
 class _Step:
@@ -191,16 +206,20 @@ class _Step:
         self._turns = turns
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return in_turns(self._step, self._turns, ends=False)
+        return in_turns([self._step], self._turns, ends=False)
 
 
-def async_generator(code: AsyncGenerator[Any, Any], turns: Turns) -> Any:
-    """An async generator that does what `code` does, in turns."""
-    return _named_after(code, _in_async_turns(code, turns))
+def async_generator(make: Make, turns: Turns) -> Any:
+    """An async generator that does what the one that `make` makes does, in turns."""
+    given: list[Any] = []
+    running = _in_async_turns(given, turns)
+    given.append(make())
+    return _named_after(given[0], running)
 
 
 @untraced
-async def _in_async_turns(code: AsyncGenerator[Any, Any], turns: Turns) -> AsyncGenerator[Any, Any]:
+async def _in_async_turns(given_later: list[Any], turns: Turns) -> AsyncGenerator[Any, Any]:
+    code = given_later.pop()
     # The event loop closes the generators that it knows of; it knows this one, which closes the other.
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)

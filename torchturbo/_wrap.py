@@ -20,14 +20,14 @@ import wrapt
 
 from torchturbo._dynamo import run_as_it_is, untraced
 from torchturbo._turbo import _enter, _leave, _Site, turbo
-from torchturbo._turns import Turns, async_generator, coroutine, generator
+from torchturbo._turns import Make, Turns, async_generator, coroutine, generator
 from torchturbo.errors import TargetError
 from torchturbo.regions.compiling import Function, call_function
 
 Run = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 """Calls a function in a block: ``run(function, instance, args, kwargs)``, as wrapt has it."""
 
-_IN_TURNS: tuple[tuple[Callable[[Any], bool], Callable[[Any, Turns], Any]], ...] = (
+_IN_TURNS: tuple[tuple[Callable[[Any], bool], Callable[[Make, Turns], Any]], ...] = (
     (inspect.isgeneratorfunction, generator),
     (inspect.iscoroutinefunction, coroutine),
     (inspect.isasyncgenfunction, async_generator),
@@ -68,7 +68,7 @@ def in_turns(target: Any) -> bool:
     return _made_in_turns(target) is not None
 
 
-def _made_in_turns(target: Any) -> Callable[[Any, Turns], Any] | None:
+def _made_in_turns(target: Any) -> Callable[[Make, Turns], Any] | None:
     """How calls of a target become calls in turns, or None for one that returns when it is done."""
     for is_one, made in _IN_TURNS:
         if is_one(target) or is_one(_called(target)):
@@ -104,7 +104,7 @@ def running(target: Any, around: turbo) -> Run:
 
     def call_in_turns(function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert made is not None
-        return made(function(*args, **kwargs), Turns(around, site))
+        return made(functools.partial(function, *args, **kwargs), Turns(around, site))
 
     run = call if made is None else call_in_turns
     run_as_it_is(run.__code__)
