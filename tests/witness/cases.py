@@ -42,6 +42,8 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "grad": (True, False),
     "default_dtype": ("float32", "float64", "bfloat16", "float16"),
     "autocast": ("auto", "bf16", None),
+    # Nothing compiles by itself: what compiling leaves is watched by tests.compiling.
+    "compile": (False, True, "max-autotune", {"backend": "eager", "dynamic": False}),
 }
 PROFILES = ("fast", "max", "exact", "reproducible", "inference", "low_memory", "debug")
 MACHINES = (None, "A100", "A100", "H100", "B200", "V100", "T4", "RTX 4090", "cpu", "cpu-bf16", "apple")

@@ -7,6 +7,7 @@ mutant, and which getters it reads here.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import sys
@@ -103,6 +104,8 @@ def plants() -> dict[str, Plant]:
         "a number drawn from torch": Plant(lambda: torch.rand(1)),
         "a queued CUDA seed": Plant(lambda: torch.cuda.manual_seed(5)),
         "a replaced engine": Plant(_replace_engine),
+        "other code in Module.__call__": Plant(_exchange_code),
+        "a filter on the compiler's log": Plant(_filter_log),
         "a hook on every optimizer": Plant(_hook_optimizers),
         "a hook on every module": Plant(lambda: torch.nn.modules.module.register_module_forward_pre_hook(_hook)),
         "a replaced method": Plant(lambda: setattr(torch.Tensor, "backward", _hook)),
@@ -148,6 +151,15 @@ def _replace_engine() -> None:
     module: Any = sys.modules["torch.autograd"]
     original = module._engine_run_backward
     module._engine_run_backward = lambda *args, **kwargs: original(*args, **kwargs)
+
+
+def _exchange_code() -> None:
+    function: Any = torch.nn.Module._wrapped_call_impl
+    function.__code__ = function.__code__.replace(co_firstlineno=1)
+
+
+def _filter_log() -> None:
+    logging.getLogger("torch._dynamo.convert_frame").addFilter(logging.Filter())
 
 
 def _life(witness: Witness, plant: Plant, leaks: bool) -> dict[str, Reading]:

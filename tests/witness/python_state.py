@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import ctypes
 import hashlib
+import logging
 import os
 import random
 import sys
@@ -160,6 +161,10 @@ def read_python_state(numpy_too: bool) -> Reading:
         "torch.cuda.is_initialized()": read_one(torch.cuda.is_initialized),
         "deterministic_debug_mode": read_one(torch.get_deterministic_debug_mode),
         "sys hooks": text([id(sys.excepthook), id(sys.unraisablehook), id(threading.excepthook)]),
+        # What runs behind a name that is watched elsewhere, and who takes lines out of the compiler's log.
+        "Module.__call__ runs": str(id(torch.nn.Module._wrapped_call_impl.__code__)),
+        "filters of Dynamo's log": text(list(map(id, logging.getLogger("torch._dynamo.convert_frame").filters))),
+        "sys.getprofile()": text(sys.getprofile()),
         "sys.getswitchinterval()": text(sys.getswitchinterval()),
         "threads": text(sorted(type(thread).__name__ for thread in threading.enumerate())),
     }
