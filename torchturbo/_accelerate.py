@@ -153,9 +153,9 @@ def _refuse(target: Any, around: turbo) -> None:
         instead = "those of its methods that compute something; only classes of torch.nn.Module are accelerated whole"
     elif isinstance(target, turbo):
         instead = f"the function: accelerate(function, profile=...) does what `with {around!r}:` inside it does"
+    elif inspect.isawaitable(target) or inspect.isgenerator(target) or inspect.isasyncgen(target):
+        raise TargetError(f"accelerate cannot decorate {name}, which has been called already: decorate the function")
     elif not callable(target):
         instead = "a function, a method, a module or a class of modules"
     if instead is not None:
         raise TargetError(f"accelerate cannot decorate {name}: decorate {instead}")
-    if inspect.isawaitable(target):
-        raise TargetError(f"accelerate cannot decorate {name}, which has been called already: decorate the function")

@@ -10,6 +10,7 @@ import copy
 import weakref
 from collections.abc import Callable
 from functools import partial
+from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -43,6 +44,11 @@ def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., A
 
     @untraced
     def call(forward: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if torch.compiler.is_exporting():
+            raise TargetError(
+                "torch.export cannot export what is accelerated: the program would have the results of the profile and "
+                "not the profile. Export restore(model), and accelerate what calls the program"
+            )
         active = _enter(around, site)
         try:
             outputs = call_compiled(module, forward, args, kwargs) if compiles else forward(*args, **kwargs)
@@ -88,8 +94,9 @@ class Forward:
         module: nn.Module,
         before: dict[str, Any],
     ) -> None:
-        self._bound = getattr(beneath, "__self__", None) is module
-        self._function: Any = getattr(beneath, "__func__", None) if self._bound else beneath
+        # Proxies and other forwards of ours say that they are methods too.
+        self._bound = type(beneath) is MethodType and beneath.__self__ is module
+        self._function: Any = beneath.__func__ if isinstance(beneath, MethodType) and self._bound else beneath
         self._module = weakref.ref(module)
         self._call = _in_block(around, output_dtype, beneath)
         self._rest = around, output_dtype
@@ -161,7 +168,8 @@ def accelerated_class(kind: type[nn.Module], around: turbo, output_dtype: Output
         return run(forward.__get__(module), module, args, kwargs)
 
     new = like(call, forward)
-    setattr(new, _BEFORE, {name: vars(kind)[name] for name in _CHANGED if name in vars(kind)})
+    # With the function, since who wraps it copies its attributes.
+    setattr(new, _BEFORE, (new, {name: vars(kind)[name] for name in _CHANGED if name in vars(kind)}))
     kind.forward = new
     kind.__prepare_scriptable__ = staticmethod(refuse_script)  # type: ignore[attr-defined]
 
@@ -169,6 +177,14 @@ def accelerated_class(kind: type[nn.Module], around: turbo, output_dtype: Output
 def _has_forward(name: str, forward: Any) -> None:
     if getattr(forward, "__func__", forward) is nn.Module.forward:
         raise TargetError(f"{name} has no forward to accelerate: accelerate what defines one, or what calls its parts")
+
+
+def _before(forward: Any) -> dict[str, Any] | None:
+    """What stood there before a forward of ours, or None for any other."""
+    if type(forward) is Forward:
+        return forward._before
+    function, before = getattr(forward, _BEFORE, (None, None))
+    return before if function is forward else None
 
 
 def restored(target: nn.Module | type[nn.Module]) -> None:
@@ -185,7 +201,7 @@ def restored(target: nn.Module | type[nn.Module]) -> None:
     take = partial(own.pop) if isinstance(target, nn.Module) else partial(delattr, target)
     while "forward" in vars(target):
         forward = vars(target)["forward"]
-        before = forward._before if type(forward) is Forward else vars(forward).get(_BEFORE)
+        before = _before(forward)
         if before is None:
             break
         for name in _CHANGED:
@@ -195,6 +211,6 @@ def restored(target: nn.Module | type[nn.Module]) -> None:
                 take(name)
     beneath = vars(target).get("forward")
     while beneath is not None:
-        if type(beneath) is Forward or hasattr(beneath, _BEFORE):
+        if _before(beneath) is not None:
             raise TargetError("its forward has been wrapped since it was accelerated: take that off first")
         beneath = getattr(beneath, "__wrapped__", None)

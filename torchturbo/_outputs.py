@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from torchturbo._dynamo import untraced
+
+_untraced = partial(untraced, and_below=True)
 _HALF = (torch.bfloat16, torch.float16)
 
 
+@_untraced
 def as_inputs(outputs: Any, inputs: Any, module: nn.Module) -> Any:
     """`outputs` with its half precision tensors in the widest float type of `inputs`.
 
@@ -27,6 +32,7 @@ def as_inputs(outputs: Any, inputs: Any, module: nn.Module) -> Any:
     return _converted(outputs, lambda: _dtype_of(inputs, module))
 
 
+@_untraced
 def as_dtype(outputs: Any, dtype: torch.dtype) -> Any:
     """`outputs` with its half precision tensors as `dtype`."""
     return _converted(outputs, lambda: dtype)

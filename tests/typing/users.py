@@ -6,14 +6,17 @@ ignore that is not needed is an error too. Editors complete from the same types.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, assert_type
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import torchturbo
-from torchturbo import PROFILES, Active, Profile, Report, accelerate, report, turbo
+from torchturbo import PROFILES, Active, Profile, Report, accelerate, report, restore, turbo
 from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, detect, readings
 from torchturbo.testing import MACHINES, pretend
 
@@ -136,6 +139,130 @@ assert_type(Net().forward(torch.ones(1)), Tensor)
 assert_type(Net.load("here"), Net)
 assert_type(Net.count(torch.ones(1)), int)
 Net().forward("x")  # type: ignore[arg-type]
+
+# ----------------------------------------------------------------------------------------- all else that it decorates
+
+
+@accelerate
+def batches(start: int, *, stop: int = 3) -> Iterator[Tensor]:
+    """A generator function."""
+    yield torch.ones(stop - start)
+
+
+@accelerate(profile="inference")
+async def answer(question: str) -> Tensor:
+    """A coroutine function."""
+    return torch.ones(len(question))
+
+
+@accelerate
+async def answers(*questions: str) -> AsyncIterator[Tensor]:
+    """An async generator function."""
+    for question in questions:
+        yield await answer(question)
+
+
+@contextmanager
+@accelerate
+def borrowed(model: nn.Module) -> Generator[nn.Module]:
+    """A context manager above an accelerated generator."""
+    yield model
+
+
+async def asks() -> None:
+    assert_type(await answer("why"), Tensor)
+    await answer(3)  # type: ignore[arg-type]
+    async for one in answers("why", "how"):
+        assert_type(one, Tensor)
+    answers(3)  # type: ignore[arg-type]
+
+
+for batch in batches(0, stop=2):
+    assert_type(batch, Tensor)
+batches("a")  # type: ignore[arg-type]
+with borrowed(model) as lent:
+    assert_type(lent, nn.Module)
+
+assert_type(accelerate(len)([1]), int)
+assert_type(accelerate(lambda: 1.0)(), float)
+assert_type(accelerate(partial(train, model)), "partial[list[float]]")
+assert_type(accelerate(profile="max")(train)(model), list[float])
+assert_type(accelerate(model.forward)(torch.ones(1)), Tensor)
+
+
+class Holder:
+    """What a class holds, with `accelerate` above and beneath."""
+
+    @property
+    @accelerate
+    def beneath(self) -> int:
+        """A property above."""
+        return 1
+
+    @accelerate
+    def method(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+        """A method."""
+        return x * scale
+
+    @accelerate
+    def parts(self) -> Iterator[int]:
+        """A generator."""
+        yield 1
+
+    @classmethod
+    @accelerate(profile="exact")
+    async def made(cls) -> Holder:
+        """A coroutine of the class."""
+        return cls()
+
+
+def free(x: Tensor) -> int:
+    return x.numel()
+
+
+holder = Holder()
+assert_type(holder.beneath, int)
+assert_type(holder.method(torch.ones(1), scale=2.0), Tensor)
+assert_type(next(holder.parts()), int)
+holder.method("x")  # type: ignore[arg-type]
+holder.method(torch.ones(1), 2.0)  # type: ignore[call-arg]
+assert_type(accelerate(property(lambda self: 1)), property)
+assert_type(accelerate(staticmethod(free))(torch.ones(1)), int)
+accelerate(staticmethod(free))("x")  # type: ignore[arg-type]
+assert_type(accelerate(holder.method)(torch.ones(1)), Tensor)
+
+# ----------------------------------------------------------------------------------------------------------- modules
+
+assert_type(accelerate(model), nn.Linear)
+assert_type(accelerate(model, profile="inference", output_dtype=None).in_features, int)
+assert_type(accelerate(profile="max", output_dtype=torch.float32)(model), nn.Linear)
+assert_type(accelerate(nn.Linear), type[nn.Linear])
+assert_type(accelerate(nn.Linear)(2, 2), nn.Linear)
+assert_type(restore(model), nn.Linear)
+assert_type(restore(nn.Linear), type[nn.Linear])
+
+
+@accelerate(profile="fast")
+class Whole(nn.Module):
+    """A class of modules."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The forward pass."""
+        return x
+
+
+assert_type(Whole(), Whole)
+assert_type(Whole().forward(torch.ones(1)), Tensor)
+
+loader: DataLoader[tuple[Tensor, ...]] = DataLoader(TensorDataset(torch.ones(1)))
+restore(train)  # type: ignore[type-var]
+restore(3)  # type: ignore[type-var]
+accelerate(model, output_dtype="float32")  # type: ignore[call-overload]
+accelerate(torch.optim.SGD(model.parameters()))  # type: ignore[call-overload]
+accelerate(loader)  # type: ignore[call-overload]
+accelerate([model])  # type: ignore[call-overload]
+accelerate(torch.ones(1))  # type: ignore[call-overload]
+accelerate(profile="max")(3)  # type: ignore[type-var]
 
 # ---------------------------------------------------------------------------------------------------------- profiles
 
