@@ -7,6 +7,7 @@ of ``at::Context``), and keeps the answers as they are instead of as text. torch
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 import threading
@@ -59,6 +60,8 @@ def look() -> State:
         dict(optimizers._global_optimizer_pre_hooks),
         dict(optimizers._global_optimizer_post_hooks),
     )
+    found["module calls"] = torch.nn.Module.__call__, torch.nn.Module.__call__.__code__
+    found["what hears Dynamo"] = list(logging.getLogger("torch._dynamo.convert_frame").filters)
     found["inductor"] = _inductor()
     return found | _context()
 

@@ -79,10 +79,13 @@ class Refusing(Backend):
 
 
 def load_compiler() -> None:
-    """Loads Dynamo and uses it once, so that what this changes in Python is not taken for what a test has left."""
+    """Loads Dynamo and uses it once, so that what this changes in Python is not taken for what a test has left.
+
+    Nothing more of the compiler, whose threads would keep later tests from forking.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.compile(lambda x: x * x, backend="aot_eager")(torch.ones(1, requires_grad=True)).backward()
+        torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1))
 
 
 def steps(module: nn.Module, count: int = 2) -> list[Tensor]:
