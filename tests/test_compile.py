@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.dynamo import compiled_by_dynamo
 from torchturbo import accelerate, turbo
 from torchturbo.testing import pretend
 
@@ -240,27 +240,6 @@ def test_a_decorated_function_that_compiled_code_calls_is_decorated() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- nothing of ours
-
-
-def codes_of(module: object) -> Iterator[CodeType]:
-    """The code of every function and method of a module, and of the functions in them."""
-    found = [value for value in vars(module).values() if isinstance(value, FunctionType | type)]
-    while found:
-        value = found.pop()
-        if isinstance(value, FunctionType):
-            found.append(value.__code__)
-        elif isinstance(value, type) and value.__module__ == getattr(module, "__name__", None):
-            found += [member for member in vars(value).values() if isinstance(member, FunctionType)]
-        elif isinstance(value, CodeType):
-            yield value
-            found += [constant for constant in value.co_consts if isinstance(constant, CodeType)]
-
-
-def compiled_by_dynamo(prefix: str) -> list[str]:
-    from torch._C._dynamo.eval_frame import _debug_get_cache_entry_list
-
-    modules = [module for name, module in sys.modules.items() if name.startswith(prefix)]
-    return [code.co_qualname for module in modules for code in codes_of(module) if _debug_get_cache_entry_list(code)]
 
 
 def test_no_code_of_ours_is_compiled() -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.dynamo import compiled_by_dynamo
 from tests.regions.compiled import BARE, Backend, Broken, Net, X, load_compiler, steps
 from torchturbo import accelerate, turbo
 from torchturbo.regions.compiling import Keywords, call_compiled, compilations, forget
@@ -149,6 +150,33 @@ def test_where_a_graph_breaks_the_parts_are_not_compiled_anew(backend: Backend) 
     backend.graphs.clear()
     with turbo(BARE, compile={"backend": backend, "fullgraph": True}), pytest.raises(torch._dynamo.exc.Unsupported):
         net(X)
+
+
+class Blocks(nn.Module):
+    """A model that opens a region of its own in its forward."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self.net, self.block = Broken(), turbo(BARE, compile=backend.options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.block:
+            result: Tensor = self.net(x)
+        return result
+
+
+def test_no_code_of_ours_is_compiled(backend: Backend) -> None:
+    net = Blocks(backend)
+    net.register_forward_hook(lambda *args: None)
+    expected = copy.deepcopy(net.net)(X)
+    theirs = torch.compile(net, backend="eager")
+    with turbo(BARE, compile=backend.options):
+        assert torch.equal(net(X), expected)
+        net(X)
+        theirs(X)
+    assert backend.graphs
+    assert compiled_by_dynamo("torchturbo") == []
+    assert "Broken.forward" in compiled_by_dynamo("tests.regions.compiled"), "ours would not have been seen"
 
 
 def test_hooks_work(backend: Backend) -> None:
