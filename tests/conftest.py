@@ -15,6 +15,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.laws.look import differences, look, witness
 
+try:
+    import tqdm
+except ImportError:
+    pass
+else:
+    # Whatever shows a bar would start a thread that watches it, and be taken for a test that leaves one running.
+    tqdm.tqdm.monitor_interval = 0
+
 # The same examples in every run: what CI finds, anybody finds. `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile(
     "same", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]

@@ -200,7 +200,7 @@ says(RuntimeError, "turbo('exact', num_threads=1) was left without having been e
     MESSAGES,
     ids=[f"{at}-{message[:50]}" for at, (_, _, message) in enumerate(MESSAGES)],
 )
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_every_message(action: Callable[[], object], error: type[BaseException], message: str) -> None:
     with pytest.raises(error) as caught:
         action()
