@@ -164,8 +164,10 @@ def accelerated_class(kind: type[nn.Module], around: turbo, output_dtype: Output
     _has_forward(kind.__name__, forward)
     run = _in_block(around, output_dtype, forward)
 
-    def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-        return run(forward.__get__(module), module, args, kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not args:
+            return forward(**kwargs)  # says what is missing
+        return run(forward.__get__(args[0]), args[0], args[1:], kwargs)
 
     new = like(call, forward)
     # With the function, since who wraps it copies its attributes.

@@ -66,10 +66,16 @@ class Turns:
         with _LOCK:
             mine = opened[opened.index(active) :]
             self._kept = []
+            failed: list[BaseException] = []
             for layer in reversed(mine):
                 self._kept.insert(0, (layer, self._changed.get(layer, {}) | _changed(layer)))
-                _STACK.pop(layer, opened)  # type: ignore[arg-type]
+                try:
+                    _STACK.pop(layer, opened)  # type: ignore[arg-type]
+                except BaseException as error:
+                    failed.append(error)
                 layer.held = []
+        if failed:
+            raise failed[0]
 
     @untraced
     def end(self, active: Active, error: BaseException | None) -> None:
