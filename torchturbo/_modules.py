@@ -21,6 +21,7 @@ from torchturbo._outputs import as_dtype, as_inputs
 from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo._wrap import in_turns, like, refuse_script, site_of
 from torchturbo.errors import TargetError
+from torchturbo.regions._compiled import has_its_own, is_fx_tracing
 from torchturbo.regions.autocast import puts_autocast_on
 from torchturbo.regions.compiling import call_compiled, forget
 
@@ -44,10 +45,10 @@ def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., A
 
     @untraced
     def call(forward: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or is_fx_tracing():
             raise TargetError(
-                "torch.export cannot export what is accelerated: the program would have the results of the profile and "
-                "not the profile. Export restore(model), and accelerate what calls the program"
+                "torch.export and torch.fx cannot trace what is accelerated: the program would not have the profile. "
+                "Trace restore(model), and accelerate what calls the program"
             )
         active = _enter(around, site)
         try:
@@ -146,6 +147,11 @@ def accelerated_module(module: nn.Module, around: turbo, output_dtype: OutputDty
     if isinstance(module, torch.jit.ScriptModule):
         raise TargetError(
             f"{type(module).__name__} is TorchScript's, and cannot be changed: accelerate the function that calls it"
+        )
+    if has_its_own(module):
+        raise TargetError(
+            f"{type(module).__name__} is what torch.compile has made of a module: accelerate that module itself, with "
+            "compile=True"
         )
     _has_forward(type(module).__name__, module.forward)
     own = vars(module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,35 +13,35 @@ import torch
 from torch import Tensor, nn
 
 from torchturbo._dynamo import untraced
+from torchturbo.regions.autocast import DTYPES
 
 _untraced = partial(untraced, and_below=True)
-_HALF = (torch.bfloat16, torch.float16)
 
 
 @_untraced
 def as_inputs(outputs: Any, inputs: Any, module: nn.Module) -> Any:
-    """`outputs` with its half precision tensors in the widest float type of `inputs`.
+    """`outputs`, where autocast has made them half precision, in the widest float type of `inputs`.
 
     A module without inputs of a float type (token ids) is held to have that of its first float parameter.
 
     Args:
-        outputs: a tensor, or tensors in containers: mappings, tuples, lists, dataclasses. A container without a tensor
-            to convert comes back as it is; others are copied.
+        outputs: a tensor, or tensors in containers: mappings, tuples, lists, dataclasses. Containers in which something
+            is converted are copied; one that cannot be copied comes back as it is.
         inputs: the same.
         module: whose they are.
     """
-    return _converted(outputs, lambda: _dtype_of(inputs, module))
+    return _converted(outputs, lambda: _dtype_of(inputs, module), set())
 
 
 @_untraced
 def as_dtype(outputs: Any, dtype: torch.dtype) -> Any:
-    """`outputs` with its half precision tensors as `dtype`."""
-    return _converted(outputs, lambda: dtype)
+    """`outputs`, where autocast has made them half precision, as `dtype`."""
+    return _converted(outputs, lambda: dtype, set())
 
 
 def _dtype_of(inputs: Any, module: nn.Module) -> torch.dtype:
     widest = None
-    for tensor in _tensors(inputs):
+    for tensor in _tensors(inputs, set()):
         if tensor.is_floating_point():
             widest = tensor.dtype if widest is None else torch.promote_types(widest, tensor.dtype)
     if widest is None:
@@ -60,36 +61,44 @@ def _parts(container: Any) -> Iterator[tuple[Any, Any]]:
                 yield field.name, getattr(container, field.name)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-        return
-    for _, part in _parts(value):
-        yield from _tensors(part)
+    elif id(value) not in seen:
+        seen.add(id(value))
+        for _, part in _parts(value):
+            yield from _tensors(part, seen)
 
 
-def _converted(value: Any, dtype: Callable[[], torch.dtype]) -> Any:
+def _converted(value: Any, dtype: Callable[[], torch.dtype], within: set[int]) -> Any:
+    """A value, converted; what holds itself, through whatever is `within`, stays as it is there."""
     if isinstance(value, Tensor):
-        return value.to(dtype()) if value.dtype in _HALF else value
+        return value.to(dtype()) if value.dtype in DTYPES else value
+    if id(value) in within:
+        return value
+    within.add(id(value))
     changed = {}
     for key, part in _parts(value):
-        new = _converted(part, dtype)
+        new = _converted(part, dtype, within)
         if new is not part:
             changed[key] = new
+    within.discard(id(value))
     return _with(value, changed) if changed else value
 
 
 def _with(container: Any, changed: dict[Any, Any]) -> Any:
-    """A copy of `container` in which some parts are others."""
-    if isinstance(container, tuple):
-        parts = [changed.get(place, part) for place, part in enumerate(container)]
-        return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
-    copied = copy.copy(container)
-    if isinstance(container, Mapping | list):
-        for key, part in changed.items():
-            copied[key] = part
-    else:
-        for name, part in changed.items():
-            # Frozen ones too: the copy is ours.
-            object.__setattr__(copied, name, part)
-    return copied
+    """A copy of `container` in which some parts are others; itself, if it is of a kind that cannot be copied so."""
+    with suppress(Exception):
+        if isinstance(container, tuple):
+            parts = [changed.get(place, part) for place, part in enumerate(container)]
+            return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
+        copied = copy.copy(container)
+        if isinstance(container, Mapping | list):
+            for key, part in changed.items():
+                copied[key] = part
+        else:
+            for name, part in changed.items():
+                # Frozen ones too: the copy is ours.
+                object.__setattr__(copied, name, part)
+        return copied
+    return container

@@ -30,27 +30,30 @@ Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 _dynamo: Any = torch._C._dynamo.eval_frame
 # Newer torch warns at the older name.
+_has_any_global_hook: Callable[[], Any] = torch.nn.modules.module._has_any_global_hook
 _fx: Any = torch.fx._symbolic_trace
-_fx_is_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
+is_fx_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
 
-_Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Asked, Callable[..., Any]], Target]]
+_Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Any, ...], Target]]
 _kept: dict[int, _Kept] = {}
 """What is compiled for each module, by the module's identity: a module may compare, or hash, as it likes."""
 _making = threading.RLock()
 
 
 def _target(module: torch.nn.Module, asked: Asked, template: Callable[..., Any]) -> Target:
-    # What torch has given up on under a lenient region, it would say nothing of under a strict one.
+    # What torch has given up on under a lenient region, it would say nothing of under a strict one. And Dynamo does not
+    # look whether somebody has replaced the forward since.
+    key = asked, template, type(module).forward, id(vars(module).get("forward"))
     kept = _kept.get(id(module))
-    if kept is not None and kept[0]() is module and (found := kept[1].get((asked, template))) is not None:
+    if kept is not None and kept[0]() is module and (found := kept[1].get(key)) is not None:
         return found
     with _making:
         kept = _kept.get(id(module))
         if kept is None or kept[0]() is not module:
             kept = _kept[id(module)] = (weakref.ref(module, _dropped(id(module))), {})
-        if (asked, template) not in kept[1]:
-            kept[1][asked, template] = new_target(type(module).__name__, asked.options, template)
-        return kept[1][asked, template]
+        if key not in kept[1]:
+            kept[1][key] = new_target(type(module).__name__, asked.options, template)
+        return kept[1][key]
 
 
 def _dropped(identity: int) -> Callable[[weakref.ref[torch.nn.Module]], None]:
@@ -85,11 +88,24 @@ def left_alone() -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
         or torch._C._current_graph_task_id() != -1
-        or _fx_is_tracing()
+        # A checkpoint, which compares what is saved here with what its recomputation in backward saves.
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        or is_fx_tracing()
     )
 
 
-def _has_its_own(module: torch.nn.Module) -> bool:
+def _has_hooks(module: torch.nn.Module) -> bool:
+    """Whether hooks run around a module itself. Dynamo does not look whether any come or go."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()
+    )
+
+
+def has_its_own(module: torch.nn.Module) -> bool:
     """Whether a module is compiled already, by somebody else."""
     if isinstance(module, torch.jit.ScriptModule):
         return True
@@ -163,9 +179,10 @@ def _call(module: Any, args: Args, kwargs: Kwargs) -> Any:
     """What `torch.nn.Module.__call__` does while some thread has a region open."""
     now = here
     asked = now.asked
-    if asked.options is None or now.inside or left_alone():
+    # With hooks of its own, its parts are the outermost modules.
+    if asked.options is None or now.inside or left_alone() or _has_hooks(module):
         return module._call_impl(*args, **kwargs)
-    target = None if _has_its_own(module) else _target(module, asked, of_module)
+    target = None if has_its_own(module) else _target(module, asked, of_module)
     return run(now, target, of_module, module, args, kwargs)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from types import CodeType, FrameType, FunctionType, MethodType
+from enum import Enum
+from random import Random
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -67,23 +69,22 @@ def call_function(function: Callable[..., Any], args: Args, kwargs: Kwargs, stat
 
 
 def _looks_pure(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> bool:
-    bound = function.__self__ if isinstance(function, MethodType) else None
-    inner = inspect.unwrap(function.__func__ if isinstance(function, MethodType) else function)
-    if not isinstance(inner, FunctionType) or inner.__code__.co_flags & _RUNS_IN_PARTS:
+    """Whether all that a function reaches is known to come to the same compiled: nobody guesses about the rest.
+
+    Random numbers that are not torch's, clocks, files and caches would be frozen in, or drawn from elsewhere.
+    """
+    inner = function.__func__ if isinstance(function, MethodType) else function
+    if type(inner) is not FunctionType:
         return False
-    codes = list(_codes(inner.__code__))
-    names = {name for code in codes for name in code.co_names}
-    if names & _TRAINING:
-        return False
-    reached = [*args, *kwargs.values(), *(inner.__globals__[name] for name in names if name in inner.__globals__)]
-    for cell in inner.__closure__ or ():
-        try:
-            reached.append(cell.cell_contents)
-        except ValueError:
-            continue  # empty: the name has no value yet
-    for owner in (bound, *args[:1]):
-        reached += [value for name, value in getattr(owner, "__dict__", {}).items() if name in names]
-    return not any(_trains(value) for value in reached)
+    seen: set[int] = set()
+    if isinstance(function, MethodType):
+        args = (function.__self__, *args)
+    if inner.__code__.co_varnames[:1] in (("self",), ("cls",)) and args:
+        # Of an object that a method is given, what the method's code names.
+        names = _names(inner)
+        attributes = [value for name, value in getattr(args[0], "__dict__", {}).items() if name in names]
+        args = (*attributes, *args[1:])
+    return _function_is_plain(inner, seen) and all(_is_plain(value, seen) for value in (*args, *kwargs.values()))
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -93,12 +94,48 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _trains(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return any(_trains(its) for its in value[:100])
+def _names(function: FunctionType) -> set[str]:
+    return {name for code in _codes(function.__code__) for name in code.co_names}
+
+
+def _function_is_plain(function: FunctionType, seen: set[int]) -> bool:
+    names = _names(function)
+    if function.__code__.co_flags & _RUNS_IN_PARTS or names & _TRAINING:
+        return False
+    reached = [function.__globals__[name] for name in names if name in function.__globals__]
+    reached += function.__defaults__ or ()
+    for cell in function.__closure__ or ():
+        try:
+            reached.append(cell.cell_contents)
+        except ValueError:
+            continue  # empty: the name has no value yet
+    return all(_is_plain(value, seen) for value in reached)
+
+
+_CONSTANTS = (int, float, complex, str, bytes, slice, Enum, type(None), type(...))
+_TORCHS = (torch.Tensor, torch.dtype, torch.device, torch.layout)
+_HOMES = frozenset(("torch", "math", "operator", "itertools", "functools", "typing", "collections", "builtins", "enum"))
+"""Whose functions are what they say, and have no state that counts but torch's own."""
+
+
+def _is_plain(value: Any, seen: set[int]) -> bool:
+    if isinstance(value, _CONSTANTS + _TORCHS) or id(value) in seen:
+        return True
+    seen.add(id(value))
+    if isinstance(value, list | tuple | set | frozenset):
+        return len(value) <= 100 and all(_is_plain(part, seen) for part in value)
     if isinstance(value, dict):
-        return any(_trains(its) for its in list(value.values())[:100])
-    return isinstance(value, torch.nn.Module | torch.optim.Optimizer)
+        return len(value) <= 100 and all(_is_plain(part, seen) for part in value.values())
+    if isinstance(value, ModuleType):
+        return value.__name__.partition(".")[0] in _HOMES
+    if isinstance(value, type):
+        return not issubclass(value, torch.nn.Module | torch.optim.Optimizer | Random)
+    if not isinstance(value, FunctionType | BuiltinFunctionType):
+        return False
+    home = str(value.__module__).partition(".")[0]
+    if home in _HOMES and (isinstance(value, FunctionType) or not isinstance(value.__self__, Random)):
+        return True
+    return type(value) is FunctionType and _function_is_plain(value, seen)
 
 
 _CALLS_OF_MODULES = {_compiled._CODE, _compiled._FUNCTION.__code__, torch.nn.Module._call_impl.__code__}

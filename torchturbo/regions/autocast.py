@@ -21,6 +21,8 @@ from torchturbo.settings._base import Cell, Raw, Setting, Values, Write, always
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 _BF16 = torch.bfloat16
+DTYPES = (_BF16,)
+"""What autocast makes of float32."""
 
 
 def _cell(device: str) -> Cell:
