@@ -21,7 +21,7 @@ from torchturbo._outputs import as_dtype, as_inputs
 from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo._wrap import in_turns, like, refuse_script, site_of
 from torchturbo.errors import TargetError
-from torchturbo.regions._compiled import has_its_own, is_fx_tracing
+from torchturbo.regions._others import has_its_own, is_fx_tracing
 from torchturbo.regions.autocast import puts_autocast_on
 from torchturbo.regions.compiling import call_compiled, forget
 

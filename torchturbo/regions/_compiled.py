@@ -11,6 +11,7 @@ What is compiled is kept here and not in the module: its keys, copies and pickle
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -18,22 +19,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.fx._symbolic_trace
 
 from torchturbo._dynamo import run_as_it_is, untraced
 from torchturbo.regions import _compiler
 from torchturbo.regions._compiler import lenience
+from torchturbo.regions._others import has_hooks, has_its_own, left_alone
 from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_module, taken_apart
 from torchturbo.settings._base import Cell, Raw
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
-_dynamo: Any = torch._C._dynamo.eval_frame
-# Newer torch warns at the older name.
-_has_any_global_hook: Callable[[], Any] = torch.nn.modules.module._has_any_global_hook
-_fx: Any = torch.fx._symbolic_trace
-is_fx_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
-
 _Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Any, ...], Target]]
 _kept: dict[int, _Kept] = {}
 """What is compiled for each module, by the module's identity: a module may compare, or hash, as it likes."""
@@ -76,41 +71,6 @@ def forget(module: torch.nn.Module) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- how it is run
-
-
-@untraced
-def left_alone() -> bool:
-    """Whether somebody else is at work on what this thread calls: a compiler, a tracer, a transform, or backward."""
-    return (
-        _dynamo.get_eval_frame_callback() is not None
-        or torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or torch._C._current_graph_task_id() != -1
-        # A checkpoint, which compares what is saved here with what its recomputation in backward saves.
-        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-        or is_fx_tracing()
-    )
-
-
-def _has_hooks(module: torch.nn.Module) -> bool:
-    """Whether hooks run around a module itself. Dynamo does not look whether any come or go."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or _has_any_global_hook()
-    )
-
-
-def has_its_own(module: torch.nn.Module) -> bool:
-    """Whether a module is compiled already, by somebody else."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return True
-    frame: Any = sys.modules.get("torch._dynamo.eval_frame")
-    return frame is not None and isinstance(module, frame.OptimizedModule)
 
 
 @untraced
@@ -180,7 +140,7 @@ def _call(module: Any, args: Args, kwargs: Kwargs) -> Any:
     now = here
     asked = now.asked
     # With hooks of its own, its parts are the outermost modules.
-    if asked.options is None or now.inside or left_alone() or _has_hooks(module):
+    if asked.options is None or now.inside or left_alone() or has_hooks(module):
         return module._call_impl(*args, **kwargs)
     target = None if has_its_own(module) else _target(module, asked, of_module)
     return run(now, target, of_module, module, args, kwargs)
@@ -260,6 +220,21 @@ class _Watch:
 
 
 _watch = _Watch()
+
+
+def _compile_nothing_here() -> None:
+    """In a forked child the regions of its parent compile nothing: inductor and OpenMP do not survive a fork.
+
+    A worker that loads data in the middle of a training loop is such a child, and its transforms are modules too.
+    """
+    here.asked, here.inside, here.target = OFF, False, None
+    if _watch.regions:
+        _watch.regions = 1
+        _watch.closed()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compile_nothing_here)
 
 
 def _read() -> Asked:

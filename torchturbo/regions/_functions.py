@@ -18,7 +18,8 @@ import torch
 
 from torchturbo._dynamo import untraced
 from torchturbo.regions import _compiled
-from torchturbo.regions._compiled import Args, Kwargs, left_alone, run
+from torchturbo.regions._compiled import Args, Kwargs, run
+from torchturbo.regions._others import left_alone
 from torchturbo.regions._targets import Target, here, new_target, taken_apart
 
 _TRAINING = frozenset(("backward", "step", "zero_grad", "run_backward"))
