@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from torchturbo._options import Options
 
+_ABSENT: Any = object()
 T = TypeVar("T", bound="Callable[..., Any] | staticmethod[..., Any] | classmethod[Any, ..., Any] | property")
 M = TypeVar("M", bound=nn.Module | type[nn.Module])
 
@@ -43,7 +44,7 @@ def accelerate(
     *, profile: str | Profile = ..., strict: bool = ..., output_dtype: OutputDtype = ..., **options: Unpack[Options]
 ) -> Callable[[T], T]: ...
 def accelerate(
-    target: Any = None,
+    target: Any = _ABSENT,
     /,
     *,
     profile: str | Profile = "fast",
@@ -80,7 +81,7 @@ def accelerate(
     (True, False)
     """
     around = turbo(profile, strict=strict, **options)
-    if target is None:
+    if target is _ABSENT:
         return partial(_decorated, around=around, output_dtype=output_dtype)
     return _decorated(target, around, output_dtype)
 
@@ -155,6 +156,8 @@ def _refuse(target: Any, around: turbo) -> None:
         instead = f"the function: accelerate(function, profile=...) does what `with {around!r}:` inside it does"
     elif inspect.isawaitable(target) or inspect.isgenerator(target) or inspect.isasyncgen(target):
         raise TargetError(f"accelerate cannot decorate {name}, which has been called already: decorate the function")
+    elif target is None:
+        raise TargetError("accelerate was given None: does what was to make the target return it?")
     elif not callable(target):
         instead = "a function, a method, a module or a class of modules"
     if instead is not None:

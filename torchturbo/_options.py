@@ -103,5 +103,6 @@ class Options(TypedDict, total=False):
         bool
         | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
         | Mapping[str, object]
+        | None
     )
     """Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."""

@@ -190,6 +190,11 @@ class turbo:
             raise RuntimeError(f"{self!r} was left without having been entered")
         return (surely or mine or theirs)[-1]
 
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(
+            f"{self!r} goes around a block, `with {self!r}:`; around a function goes accelerate(profile=...)"
+        )
+
     def __reduce__(self) -> tuple[object, ...]:
         return _made_again, (type(self), self._profile, self._strict, self._overrides)
 

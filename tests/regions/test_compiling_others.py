@@ -130,7 +130,33 @@ def through_another(x: Tensor) -> Tensor:
     return with_numpy(x) + 1
 
 
-@pytest.mark.parametrize("function", [with_numpy, with_a_generator_of_its_own, with_pythons_generator, through_another])
+def with_an_import(x: Tensor) -> Tensor:
+    from numpy.random import randn
+
+    return x * float(randn())
+
+
+class Noise:
+    @staticmethod
+    def drawn() -> float:
+        return OWN.random()
+
+
+def through_a_class(x: Tensor) -> Tensor:
+    return x * Noise.drawn()
+
+
+IMPURE = (
+    with_numpy,
+    with_a_generator_of_its_own,
+    with_pythons_generator,
+    through_another,
+    with_an_import,
+    through_a_class,
+)
+
+
+@pytest.mark.parametrize("function", IMPURE)
 def test_functions_that_draw_numbers_elsewhere_draw_the_same(function: Callable[..., Any], backend: Backend) -> None:
     drawn = []
     for each in (function, accelerate(function, profile=BARE, compile=backend.options)):

@@ -59,7 +59,7 @@ turbo(compile={"fullgraph": True, "options": {"epilogue_fusion": True}})
 
 turbo(cudnn_bencmark=True)  # type: ignore[call-arg]
 turbo(compile="fastest")  # type: ignore[arg-type]
-turbo(compile=None)  # type: ignore[arg-type]
+turbo(compile=3)  # type: ignore[arg-type]
 turbo(matmul_precision="tf32")  # type: ignore[arg-type]
 turbo(matmul_precision=True)  # type: ignore[arg-type]
 turbo(cudnn_benchmark="yes")  # type: ignore[arg-type]

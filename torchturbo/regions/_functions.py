@@ -6,6 +6,7 @@ its code and what that refers to, and then in its first call, which runs as it i
 
 from __future__ import annotations
 
+import dis
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ from torchturbo.regions._compiled import Args, Kwargs, run
 from torchturbo.regions._others import left_alone
 from torchturbo.regions._targets import Target, here, new_target, taken_apart
 
-_TRAINING = frozenset(("backward", "step", "zero_grad", "run_backward"))
-"""Names that training code uses, and code to be compiled whole does not."""
+_UNFIT = frozenset(("backward", "step", "zero_grad", "run_backward", "numpy"))
+"""Names that code uses which trains, or leaves torch, and code to be compiled whole does not."""
 _RUNS_IN_PARTS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -83,7 +84,8 @@ def _looks_pure(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> boo
     if inner.__code__.co_varnames[:1] in (("self",), ("cls",)) and args:
         # Of an object that a method is given, what the method's code names.
         names = _names(inner)
-        attributes = [value for name, value in getattr(args[0], "__dict__", {}).items() if name in names]
+        owners = (args[0], *type(args[0]).__mro__)
+        attributes = [vars(owner)[name] for owner in owners for name in names if name in getattr(owner, "__dict__", ())]
         args = (*attributes, *args[1:])
     return _function_is_plain(inner, seen) and all(_is_plain(value, seen) for value in (*args, *kwargs.values()))
 
@@ -101,7 +103,9 @@ def _names(function: FunctionType) -> set[str]:
 
 def _function_is_plain(function: FunctionType, seen: set[int]) -> bool:
     names = _names(function)
-    if function.__code__.co_flags & _RUNS_IN_PARTS or names & _TRAINING:
+    if function.__code__.co_flags & _RUNS_IN_PARTS or names & _UNFIT:
+        return False
+    if any(each.opname == "IMPORT_NAME" for code in _codes(function.__code__) for each in dis.get_instructions(code)):
         return False
     reached = [function.__globals__[name] for name in names if name in function.__globals__]
     reached += function.__defaults__ or ()
@@ -130,7 +134,10 @@ def _is_plain(value: Any, seen: set[int]) -> bool:
     if isinstance(value, ModuleType):
         return value.__name__.partition(".")[0] in _HOMES
     if isinstance(value, type):
-        return not issubclass(value, torch.nn.Module | torch.optim.Optimizer | Random)
+        home = value.__module__.partition(".")[0]
+        return (home in _HOMES or issubclass(value, Exception)) and not issubclass(
+            value, torch.nn.Module | torch.optim.Optimizer
+        )
     if not isinstance(value, FunctionType | BuiltinFunctionType):
         return False
     home = str(value.__module__).partition(".")[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.fx._symbolic_trace
+from torch.utils.checkpoint import CheckpointFunction
 
 from torchturbo._dynamo import untraced
 
@@ -31,7 +33,19 @@ def left_alone() -> bool:
         # A checkpoint, which compares what is saved here with what its recomputation in backward saves.
         or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
         or is_fx_tracing()
+        or (not torch.is_grad_enabled() and _in_checkpoint())
     )
+
+
+_CHECKPOINT = CheckpointFunction.forward.__code__
+
+
+def _in_checkpoint() -> bool:
+    """Whether a reentrant checkpoint runs its forward, for backward to run again with the same random numbers."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not _CHECKPOINT:
+        frame = frame.f_back
+    return frame is not None
 
 
 def has_hooks(module: torch.nn.Module) -> bool:

@@ -123,7 +123,7 @@ class _Compiling(Values):
     def annotation(self) -> str:
         """The values as a type annotation."""
         modes = ", ".join(f'"{mode}"' for mode in MODES)
-        return f"bool | Literal[{modes}] | Mapping[str, object]"
+        return f"bool | Literal[{modes}] | Mapping[str, object] | None"
 
 
 def _unsupported() -> str | None:
@@ -146,7 +146,9 @@ def _show(raw: Asked) -> object:
 
 compile = Setting(
     help="Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile.",
-    values=_Compiling((False, *MODES), {True: "default"}, also="or a mapping of keywords of torch.compile"),
+    values=_Compiling(
+        (False, *MODES), {True: "default", None: False}, also="or a mapping of keywords of torch.compile"
+    ),
     cells=(ASKED,),
     edits=lambda value, hardware: ((ASKED, always(asked_by(value))),),
     show=_show,
