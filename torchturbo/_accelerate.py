@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, restored
+from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, parsed_dtype, restored
 from torchturbo._turbo import turbo
 from torchturbo._wrap import wrapped
 from torchturbo.errors import TargetError
@@ -81,6 +81,7 @@ def accelerate(
     (True, False)
     """
     around = turbo(profile, strict=strict, **options)
+    output_dtype = parsed_dtype(output_dtype)
     if target is _ABSENT:
         return partial(_decorated, around=around, output_dtype=output_dtype)
     return _decorated(target, around, output_dtype)

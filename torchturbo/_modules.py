@@ -20,7 +20,7 @@ from torchturbo._dynamo import untraced
 from torchturbo._outputs import as_dtype, as_inputs
 from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo._wrap import in_turns, like, refuse_script, site_of
-from torchturbo.errors import TargetError
+from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.regions._others import has_its_own, is_fx_tracing
 from torchturbo.regions.autocast import puts_autocast_on
 from torchturbo.regions.compiling import call_compiled, forget
@@ -31,6 +31,24 @@ OutputDtype = Literal["input"] | torch.dtype | None
 _CHANGED = ("forward", "__prepare_scriptable__")
 """The attributes that a module or a class is given; torch.jit.script calls the second before all else."""
 _BEFORE = "__torchturbo_before__"
+
+
+def parsed_dtype(value: Any) -> OutputDtype:
+    """What `output_dtype` is, in its one spelling.
+
+    Raises:
+        OptionValueError: it is something else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "input":
+        return "input"
+    dtype = getattr(torch, value, None) if isinstance(value, str) else value
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
+        return dtype
+    raise OptionValueError(
+        f"output_dtype={value!r}: expected 'input', a floating-point dtype such as torch.float32, or None"
+    )
 
 
 def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import types
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.targets.nets import Frozen, Net, Ordered, Pair, Result, Shaped
 from torchturbo import accelerate
-from torchturbo.errors import TargetError
+from torchturbo.errors import OptionValueError, TargetError
 
 X = torch.ones(2, 4)
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
@@ -185,3 +187,59 @@ def test_training_is_bit_for_bit_that_under_autocast_by_hand(how: str) -> None:
 def test_training_by_hand_is_not_that_in_float32() -> None:
     """What the tests above compare with can tell."""
     assert trained("by hand")[0] != trained("plainly")[0]
+
+
+def test_half_that_is_not_autocasts_stays() -> None:
+    class Store(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.half()
+
+    assert accelerate(Store())(X).dtype is torch.float16
+
+
+@pytest.mark.parametrize("value", ["float32", torch.float64])
+def test_a_dtype_may_be_asked_for(value: Any) -> None:
+    found = accelerate(Shaped(lambda x: x), output_dtype=value)(X).dtype
+    assert found is (F32 if value == "float32" else F64)
+
+
+@pytest.mark.parametrize("value", ["inptu", "cpu", "nn", torch.int64, 3, True])
+def test_what_is_no_dtype_is_refused_at_once(value: Any) -> None:
+    model = Shaped(lambda x: x)
+    with pytest.raises(OptionValueError, match="expected 'input', a floating-point dtype"):
+        accelerate(model, output_dtype=value)
+    assert "forward" not in vars(model)
+
+
+class Two(tuple[Any, ...]):
+    """A tuple that is made from its parts."""
+
+    def __new__(cls, first: Any, second: Any) -> Two:
+        return super().__new__(cls, (first, second))
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda x: types.MappingProxyType({"x": x}), lambda x: Two(x, 1)], ids=["read-only mapping", "tuple"]
+)
+def test_what_cannot_be_copied_comes_back_as_it_is(shape: Callable[[Tensor], Any]) -> None:
+    found = accelerate(Shaped(shape))(X)
+    assert type(found) is type(shape(X))
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """What holds itself, through its children."""
+
+    x: Tensor
+    parent: Any = None
+    children: list[Any] = dataclasses.field(default_factory=list)
+
+
+def test_what_holds_itself_goes_in_and_out() -> None:
+    class Tree(nn.Module):
+        def forward(self, node: Node) -> Node:
+            return Node(node.x, node, [node])
+
+    root = Node(X)
+    root.children.append(Node(X, root))
+    assert accelerate(Tree())(root).parent is root
