@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.regions.compiled import BARE, Backend, load_compiler
 from torchturbo import accelerate, turbo
-from torchturbo.errors import TargetError
+from torchturbo.errors import CompileWarning, TargetError
+from torchturbo.regions import _compiler
 
 # torch's own warning about its own code: Dynamo looks at the gradient of every tensor that crosses a break in a graph.
 pytestmark = pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -111,6 +112,35 @@ def test_checkpoints_train(by: str, reentrant: bool) -> None:
     assert torch.equal(gradients[0], gradients[1])
 
 
+class CheckpointOfTheirOwn(torch.autograd.Function):
+    """As large models bring with them."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        ctx.run = run
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return run(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None]:
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.run(x)
+        torch.autograd.backward(y, grad)
+        return None, x.grad
+
+
+def test_checkpoints_of_others_run_twice_alike(backend: Backend) -> None:
+    net = Net()
+    with turbo(BARE, compile=backend.options):
+        CheckpointOfTheirOwn.apply(net, X.clone().requires_grad_()).sum().backward()
+        assert not backend.graphs
+        with torch.no_grad():
+            net(X)
+        assert len(backend.graphs) == 1
+
+
 OWN = random.Random(0)
 
 
@@ -158,13 +188,19 @@ IMPURE = (
 
 @pytest.mark.parametrize("function", IMPURE)
 def test_functions_that_draw_numbers_elsewhere_draw_the_same(function: Callable[..., Any], backend: Backend) -> None:
-    drawn = []
-    for each in (function, accelerate(function, profile=BARE, compile=backend.options)):
+    def draws(called: Callable[..., Any]) -> list[float]:
         np.random.seed(0)
         OWN.seed(0)
         random.seed(0)
-        drawn.append([each(X)[0, 0].item() for _ in range(4)])
+        return [called(X)[0, 0].item() for _ in range(4)]
+
+    drawn = [draws(function)]
+    with pytest.warns(CompileWarning, match=rf"{function.__name__} is not compiled: .* itself because of \w+") as told:
+        drawn.append(draws(accelerate(function, profile=BARE, compile=backend.options)))
+    assert len(told) == 1
+    assert told[0].filename == __file__
     assert drawn[0] == drawn[1]
+    assert not backend.graphs
     assert len(set(drawn[0])) == 4
 
 
@@ -177,7 +213,8 @@ def test_a_cache_stays_one(backend: Backend) -> None:
         calls.append(size)
         return torch.arange(size)
 
-    assert len({id(table(3)) for _ in range(4)}) == 1
+    with pytest.warns(CompileWarning, match="what it is, _lru_cache_wrapper"):
+        assert len({id(table(3)) for _ in range(4)}) == 1
     assert calls == [3]
 
 
@@ -224,3 +261,20 @@ print("done")
 def test_forked_workers_compile_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", WORKERS], capture_output=True, text=True, timeout=200, check=False)
     assert "done" in done.stdout, done.stderr
+
+
+def test_nothing_is_compiled_under_a_hook_for_all_modules_and_that_is_said(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_compiler, "_warned", set())
+    net, seen = Net(), []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, args, output: seen.append(type(module)))
+    try:
+        with turbo(BARE, compile=backend.options):
+            with pytest.warns(CompileWarning, match="a hook for all modules"):
+                net(X)
+            net(X)
+    finally:
+        hook.remove()
+    assert seen == [nn.Linear, nn.Linear, Net] * 2
+    assert not backend.graphs

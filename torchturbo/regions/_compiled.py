@@ -23,7 +23,7 @@ import torch
 from torchturbo._dynamo import run_as_it_is, untraced
 from torchturbo.regions import _compiler
 from torchturbo.regions._compiler import lenience
-from torchturbo.regions._others import has_hooks, has_its_own, left_alone
+from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, left_alone
 from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_module, taken_apart
 from torchturbo.settings._base import Cell, Raw
 
@@ -90,6 +90,7 @@ def run(here: Here, target: Target | None, eager: Callable[..., Any], first: Any
         if target is None or target.given_up:
             return eager(first, args, kwargs)
         here.target = target
+        here.runs += 1
         result = _compiled(here, target, first, args, kwargs)
     finally:
         here.inside, here.target = False, None
@@ -141,6 +142,8 @@ def _call(module: Any, args: Args, kwargs: Kwargs) -> Any:
     asked = now.asked
     # With hooks of its own, its parts are the outermost modules.
     if asked.options is None or now.inside or left_alone() or has_hooks(module):
+        if asked.options is not None and has_any_global_hook():
+            _compiler.warn_once("nothing is compiled while a hook for all modules is registered: it runs around each")
         return module._call_impl(*args, **kwargs)
     target = None if has_its_own(module) else _target(module, asked, of_module)
     return run(now, target, of_module, module, args, kwargs)

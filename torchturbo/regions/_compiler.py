@@ -49,11 +49,28 @@ def _note(target: Target, what: str) -> None:
 def tell() -> None:
     """Gives the warnings that wait, at the line that called the module."""
     untold, here.untold = here.untold, []
-    level, frame = 1, sys._getframe()
+    for text in untold:
+        warnings.warn(text, CompileWarning, stacklevel=outside())
+
+
+_warned: set[str] = set()
+
+
+@untraced
+def warn_once(text: str) -> None:
+    """Gives a warning that is about everything, once in a process."""
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, CompileWarning, stacklevel=outside())
+
+
+@untraced
+def outside() -> int:
+    """The level, for a warning of who asks, of the line that called the module or function."""
+    level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("torchturbo.", "torch.nn.")):
         level, frame = level + 1, frame.f_back
-    for text in untold:
-        warnings.warn(text, CompileWarning, stacklevel=level)
+    return level
 
 
 class _Listener(logging.Filter):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from random import Random
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
@@ -18,13 +19,16 @@ from typing import Any
 import torch
 
 from torchturbo._dynamo import untraced
+from torchturbo.errors import CompileWarning
 from torchturbo.regions import _compiled
 from torchturbo.regions._compiled import Args, Kwargs, run
+from torchturbo.regions._compiler import outside
 from torchturbo.regions._others import left_alone
 from torchturbo.regions._targets import Target, here, new_target, taken_apart
 
 _UNFIT = frozenset(("backward", "step", "zero_grad", "run_backward", "numpy"))
 """Names that code uses which trains, or leaves torch, and code to be compiled whole does not."""
+_TURNS = "its turns"
 _RUNS_IN_PARTS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -58,36 +62,52 @@ def call_function(function: Callable[..., Any], args: Args, kwargs: Kwargs, stat
     if asked.options is None or now.inside or state.pure is False or left_alone():
         return function(*args, **kwargs)
     if state.pure is None:
-        if _looks_pure(function, args, kwargs):
+        unknown = _unknown(function, args, kwargs)
+        if unknown is None:
             return _watched(function, args, kwargs, state)
         state.pure = False
-        return function(*args, **kwargs)
+        runs = now.runs
+        result = function(*args, **kwargs)
+        if now.runs == runs and unknown is not _TURNS:
+            warnings.warn(
+                f"{_name(function)} is not compiled: it has called no module, and is not compiled itself because of "
+                f"{unknown}, of which nobody knows that it comes to the same compiled",
+                CompileWarning,
+                stacklevel=outside(),
+            )
+        return result
     how, first = taken_apart(function)
     target = state.targets.get(asked)
     if target is None:
-        name = getattr(function, "__qualname__", type(function).__name__).replace("<locals>.", "")
-        target = state.targets[asked] = new_target(name, asked.options, how)
+        target = state.targets[asked] = new_target(_name(function), asked.options, how)
     return run(now, target, how, first, args, kwargs)
 
 
-def _looks_pure(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> bool:
-    """Whether all that a function reaches is known to come to the same compiled: nobody guesses about the rest.
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__)).replace("<locals>.", "")
+
+
+def _unknown(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> str | None:
+    """What a function reaches that need not come to the same compiled, or None: nobody guesses.
 
     Random numbers that are not torch's, clocks, files and caches would be frozen in, or drawn from elsewhere.
     """
     inner = function.__func__ if isinstance(function, MethodType) else function
     if type(inner) is not FunctionType:
-        return False
+        return f"what it is, {type(inner).__name__}"
     seen: set[int] = set()
     if isinstance(function, MethodType):
         args = (function.__self__, *args)
+    given = {f"argument {place}": value for place, value in enumerate(args)} | kwargs
     if inner.__code__.co_varnames[:1] in (("self",), ("cls",)) and args:
         # Of an object that a method is given, what the method's code names.
-        names = _names(inner)
-        owners = (args[0], *type(args[0]).__mro__)
-        attributes = [vars(owner)[name] for owner in owners for name in names if name in getattr(owner, "__dict__", ())]
-        args = (*attributes, *args[1:])
-    return _function_is_plain(inner, seen) and all(_is_plain(value, seen) for value in (*args, *kwargs.values()))
+        del given["argument 0"]
+        for owner in (args[0], *type(args[0]).__mro__):
+            has = getattr(owner, "__dict__", {})
+            given |= {f"self.{name}": has[name] for name in _names(inner) if name in has}
+    return _first_unknown(inner, seen) or next(
+        (name for name, value in given.items() if not _is_plain(value, seen)), None
+    )
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -101,20 +121,26 @@ def _names(function: FunctionType) -> set[str]:
     return {name for code in _codes(function.__code__) for name in code.co_names}
 
 
-def _function_is_plain(function: FunctionType, seen: set[int]) -> bool:
+def _first_unknown(function: FunctionType, seen: set[int]) -> str | None:
     names = _names(function)
-    if function.__code__.co_flags & _RUNS_IN_PARTS or names & _UNFIT:
-        return False
+    if function.__code__.co_flags & _RUNS_IN_PARTS:
+        return _TURNS
+    if names & _UNFIT:
+        return min(names & _UNFIT)
     if any(each.opname == "IMPORT_NAME" for code in _codes(function.__code__) for each in dis.get_instructions(code)):
-        return False
-    reached = [function.__globals__[name] for name in names if name in function.__globals__]
-    reached += function.__defaults__ or ()
-    for cell in function.__closure__ or ():
+        return "an import in it"
+    reached = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+    reached |= {f"default {place}": value for place, value in enumerate(function.__defaults__ or ())}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
-            reached.append(cell.cell_contents)
+            reached[name] = cell.cell_contents
         except ValueError:
             continue  # empty: the name has no value yet
-    return all(_is_plain(value, seen) for value in reached)
+    return _first(reached, seen)
+
+
+def _first(values: Mapping[str, object], seen: set[int]) -> str | None:
+    return next((name for name, value in values.items() if not _is_plain(value, seen)), None)
 
 
 _CONSTANTS = (int, float, complex, str, bytes, slice, Enum, type(None), type(...))
@@ -143,7 +169,7 @@ def _is_plain(value: Any, seen: set[int]) -> bool:
     home = str(value.__module__).partition(".")[0]
     if home in _HOMES and (isinstance(value, FunctionType) or not isinstance(value.__self__, Random)):
         return True
-    return type(value) is FunctionType and _function_is_plain(value, seen)
+    return type(value) is FunctionType and _first_unknown(value, seen) is None
 
 
 _CALLS_OF_MODULES = {_compiled._CODE, _compiled._FUNCTION.__code__, torch.nn.Module._call_impl.__code__}

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 import torch.fx._symbolic_trace
-from torch.utils.checkpoint import CheckpointFunction
 
 from torchturbo._dynamo import untraced
 
 _dynamo: Any = torch._C._dynamo.eval_frame
-_has_any_global_hook: Callable[[], Any] = torch.nn.modules.module._has_any_global_hook
+has_any_global_hook: Callable[[], Any] = torch.nn.modules.module._has_any_global_hook
 # Newer torch warns at the older name.
 _fx: Any = torch.fx._symbolic_trace
 is_fx_tracing: Callable[[], bool] = getattr(_fx, "is_fx_symbolic_tracing", None) or _fx.is_fx_tracing
@@ -37,15 +36,19 @@ def left_alone() -> bool:
     )
 
 
-_CHECKPOINT = CheckpointFunction.forward.__code__
-
-
 def _in_checkpoint() -> bool:
-    """Whether a reentrant checkpoint runs its forward, for backward to run again with the same random numbers."""
+    """Whether the forward of an autograd.Function calls: a checkpoint does, and calls again in backward.
+
+    The second call has to draw the same random numbers, and may come in another thread, which has no region.
+    """
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code is not _CHECKPOINT:
+    while frame is not None:
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_name == "forward" and code.co_argcount else None
+        if isinstance(first, torch._C._FunctionBase):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def has_hooks(module: torch.nn.Module) -> bool:
@@ -55,7 +58,7 @@ def has_hooks(module: torch.nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or _has_any_global_hook()
+        or has_any_global_hook()
     )
 
 

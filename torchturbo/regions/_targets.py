@@ -165,6 +165,7 @@ class Here(threading.local):
         inside: whether an outermost module or function is running, within which nothing is compiled anew.
         target: the one that is running compiled.
         untold: warnings to be given once it has ended.
+        runs: outermost modules and functions that have run compiled.
     """
 
     def __init__(self) -> None:
@@ -172,6 +173,7 @@ class Here(threading.local):
         self.inside = False
         self.target: Target | None = None
         self.untold: list[str] = []
+        self.runs = 0
 
 
 here = Here()
