@@ -56,7 +56,7 @@ def _gpt() -> tuple[nn.Module, list[Batch], int]:
 def _digits() -> tuple[nn.Module, list[Batch], int]:
     images, labels = load()
     chosen = torch.split(torch.randperm(len(images))[: 8 * 128], 128)
-    return make_model().to(_DEVICE), [(images[each], labels[each]) for each in chosen], 20
+    return make_model().to(_DEVICE), [(images[each], labels[each]) for each in chosen], 60
 
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, list[Batch], int]]] = {"gpt": _gpt, "digits": _digits}
@@ -110,10 +110,12 @@ def _by_hand(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def arms(model: nn.Module) -> dict[str, Arm]:
     """Every way, each with its own copy of the model."""
-    eager, hand, module, block = (copy.deepcopy(model) for _ in range(4))
+    eager, hand, again, module, block = (copy.deepcopy(model) for _ in range(5))
     return {
         "eager float32": Arm(eager, eager, nullcontext, []),
         "by hand": Arm(hand, _by_hand(hand), nullcontext, []),
+        # What two of a kind differ by.
+        "by hand, again": Arm(again, _by_hand(again), nullcontext, []),
         "accelerate(model, compile=True)": Arm(module, accelerate(module, compile=True), nullcontext, []),
         'with turbo("fast", compile=True)': Arm(block, block, lambda: turbo("fast", compile=True), []),
     }
