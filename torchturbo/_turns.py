@@ -77,11 +77,6 @@ class Turns:
         if failed:
             raise failed[0]
 
-    @untraced
-    def end(self, active: Active, error: BaseException | None) -> None:
-        """Leaves at the end of the last turn, which ended with `error` or with none."""
-        _leave(active, error)
-
 
 def _over(writes: tuple[Write, ...], changed: dict[Cell, Raw]) -> tuple[Write, ...]:
     if not changed:
@@ -120,12 +115,12 @@ def in_turns(given_later: list[Any], turns: Turns, *, ends: bool = True) -> Gene
             value = resume(given)
         except StopIteration as stop:
             if ends:
-                turns.end(active, None)
+                _leave(active, None)
             else:
                 turns.pause(active)
             return stop.value
         except BaseException as error:
-            turns.end(active, error)
+            _leave(active, error)
             raise
         turns.pause(active)
         given = None
@@ -145,9 +140,9 @@ def _close(code: Any, turns: Turns) -> None:
     try:
         code.close()
     except BaseException as error:
-        turns.end(active, error)
+        _leave(active, error)
         raise
-    turns.end(active, None)
+    _leave(active, None)
 
 
 Make = Callable[[], Any]

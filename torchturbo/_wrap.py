@@ -130,7 +130,6 @@ class Proxy(wrapt.FunctionWrapper[..., Any]):
     Args:
         target: what is called.
         around: the block.
-        run: how it is called in the block, if not simply so.
     """
 
     __bound_function_wrapper__ = _Bound
@@ -140,8 +139,8 @@ class Proxy(wrapt.FunctionWrapper[..., Any]):
     _torchdynamo_disable = True
     _torchdynamo_disable_msg = None
 
-    def __init__(self, target: Callable[..., Any], around: turbo, run: Run | None = None) -> None:
-        super().__init__(target, run or running(target, around))
+    def __init__(self, target: Callable[..., Any], around: turbo) -> None:
+        super().__init__(target, running(target, around))
         self._self_around = around
 
     def __copy__(self) -> Proxy:

@@ -66,10 +66,7 @@ _AT_REST = {word: Matmul(word, "none", "none", "none") for word in _WRITTEN_BY_L
 
 
 def _read_matmul() -> Matmul:
-    try:
-        legacy = _C._get_float32_matmul_precision()
-    except RuntimeError:
-        legacy = None
+    legacy = _asked()
     if not HAS_CELLS:
         return _AT_REST[str(legacy)]
     cuda, mkldnn = get("cuda", "matmul"), get("mkldnn", "matmul")
