@@ -38,6 +38,22 @@ def _look_around_first() -> None:
     look()
 
 
+@pytest.fixture(scope="module")
+def compiler() -> None:
+    """Loaded and used once, so that what this changes in Python is not taken for what a test has left."""
+    from tests.regions.compiled import load_compiler  # the police themselves ask nothing of torchturbo
+
+    load_compiler()
+
+
+@pytest.fixture
+def fresh_compiler(compiler: None) -> Iterator[None]:
+    """A compiler that has compiled nothing yet."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
 @pytest.fixture(autouse=True)
 def leaves_no_trace(_look_around_first: None) -> Iterator[None]:
     """The leak police. It reads torch by its own means, and asks nothing of torchturbo.

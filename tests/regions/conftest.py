@@ -1,28 +1,13 @@
-"""Regions open wherever these tests run: on a pretended CPU with bf16, which any real one can compute."""
+"""Regions open wherever these tests run."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-
 import pytest
-import torch
 
+from tests.pretended import cpu_with_bf16, optimizers_are_loaded
 from tests.regions.watching import Watched
-from torchturbo.testing import pretend
 
-
-@pytest.fixture(scope="session", autouse=True)
-def optimizers_are_loaded() -> None:
-    """The first optimizer loads much of torch, and a filter for warnings with it, which is no test's doing."""
-    with warnings.catch_warnings():
-        torch.optim.SGD([torch.ones(1)])
-
-
-@pytest.fixture(autouse=True)
-def cpu_with_bf16() -> Iterator[None]:
-    with pretend("cpu-bf16"):
-        yield
+__all__ = ["cpu_with_bf16", "optimizers_are_loaded", "watched"]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,27 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from tests.dynamo import compiled_by_dynamo
-from tests.regions.compiled import BARE, Backend, Broken, Net, X, load_compiler, steps
+from tests.regions.compiled import BARE, Backend, Broken, Net, X, steps
 from torchturbo import accelerate, turbo
 from torchturbo.regions.compiling import Keywords, call_compiled, compilations, forget
 
 # torch's own warning about its own code: Dynamo looks at the gradient of every tensor that crosses a break in a graph.
-pytestmark = pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning"),
+    pytest.mark.usefixtures("fresh_compiler"),
+]
 
 CALL = nn.Module.__call__
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler() -> None:
-    load_compiler()
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.fixture

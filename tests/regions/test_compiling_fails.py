@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests.regions.compiled import BARE, Backend, Net, Refusing, X, load_compiler
+from tests.regions.compiled import BARE, Backend, Net, Refusing, X
 from torchturbo import accelerate, turbo
 from torchturbo.errors import CompileWarning, OptionValueError
 from torchturbo.regions import _compiler
 from torchturbo.regions.compiling import Compiled, compilations
 from torchturbo.settings._base import TORCH
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler() -> None:
-    load_compiler()
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def told(backend: object) -> Compiled:

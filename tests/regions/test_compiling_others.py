@@ -6,7 +6,7 @@ import functools
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.regions.compiled import BARE, Backend, load_compiler
+from tests.regions.compiled import BARE, Backend
 from torchturbo import accelerate, turbo
 from torchturbo.errors import CompileWarning, TargetError
 from torchturbo.regions import _compiler
 
 # torch's own warning about its own code: Dynamo looks at the gradient of every tensor that crosses a break in a graph.
-pytestmark = pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning"),
+    pytest.mark.usefixtures("fresh_compiler"),
+]
 X = torch.ones(2, 4)
 
 
@@ -32,18 +35,6 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x).relu())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler() -> None:
-    load_compiler()
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 @pytest.fixture

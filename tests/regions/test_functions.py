@@ -12,26 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.regions.compiled import BARE, Backend, Net, Refusing, X, load_compiler
+from tests.regions.compiled import BARE, Backend, Net, Refusing, X
 from torchturbo import turbo
 from torchturbo.errors import CompileWarning
 from torchturbo.regions.compiling import Function, call_function, compilations
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning"),
+    pytest.mark.usefixtures("fresh_compiler"),
+]
 NET = Net()
 OPTIMIZER = torch.optim.SGD(NET.parameters(), lr=0.1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler() -> None:
-    load_compiler()
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
 
 
 def pure(x: Tensor, scale: float = 2.0) -> Tensor:

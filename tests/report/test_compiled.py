@@ -9,18 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests.regions.compiled import BARE, Backend, load_compiler
+from tests.regions.compiled import BARE, Backend
 from tests.report.facts import COMPILED, facts
 from torchturbo import turbo
 from torchturbo._report import gather
 
+pytestmark = pytest.mark.usefixtures("compiler")
+
 FAILED = replace(COMPILED, name="Net", count=1, reason="could not be compiled")
 LINES = ("GPT (default): compiled 2 times, 12.3 s", "Net (default): compiled once, 12.3 s; could not be compiled")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler() -> None:
-    load_compiler()
 
 
 def test_it_is_told_in_every_form() -> None:

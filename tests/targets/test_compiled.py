@@ -5,32 +5,18 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.regions.compiled import load_compiler
 from torchturbo import accelerate, restore
 from torchturbo.regions.compiling import compilations
-from torchturbo.testing import pretend
+
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 EAGER = {"backend": "eager"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler() -> None:
-    load_compiler()
-
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    with pretend("cpu-bf16"):
-        yield
-    torch.compiler.reset()
 
 
 class Net(nn.Module):
