@@ -17,7 +17,6 @@ from torchturbo.errors import (
     OptionValueError,
     ProfileNameError,
     RestoreError,
-    ScalingMissing,
     TargetError,
     TurboError,
     UnsupportedHere,
@@ -95,9 +94,9 @@ option(
     "default_dtype=torch.int64: expected one of 'float32', 'float64', 'bfloat16', 'float16'",
     default_dtype=torch.int64,
 )
-option(OptionValueError, "autocast='fp8': expected one of 'auto', 'bf16', None", autocast="fp8")
-option(OptionValueError, "autocast=torch.float32: expected one of 'auto', 'bf16', None", autocast=torch.float32)
-option(OptionValueError, "autocast=['bf16']: expected one of 'auto', 'bf16', None", autocast=["bf16"])
+option(OptionValueError, "autocast='fp8': expected one of 'auto', 'bf16', 'fp16', None", autocast="fp8")
+option(OptionValueError, "autocast=torch.float32: expected one of 'auto', 'bf16', 'fp16', None", autocast=torch.float32)
+option(OptionValueError, "autocast=['bf16']: expected one of 'auto', 'bf16', 'fp16', None", autocast=["bf16"])
 option(OptionValueError, "num_threads=0: expected at least 1", num_threads=0)
 option(OptionValueError, "num_threads=2.0: expected an int", num_threads=2.0)
 option(OptionValueError, "num_threads=True: expected an int", num_threads=True)
@@ -109,13 +108,14 @@ option(
     cublas_workspace=":4096",
 )
 option(OptionValueError, "cublas_workspace=4096: expected a str", cublas_workspace=4096)
-for _fp16 in ("fp16", "float16", torch.float16):
-    option(
-        ScalingMissing,
-        f"autocast={_fp16!r}: fp16 needs gradient scaling to train (small gradients become zero "
-        "without it), and this version has none: use autocast='bf16', or torch.autocast with torch.amp.GradScaler",
-        autocast=_fp16,
-    )
+_NO_POWER = "expected a power of two {}, which changes no bits of the gradients that it scales"
+option(OptionValueError, f"init_scale=1000.0: {_NO_POWER.format('such as 65536.0')}", init_scale=1000.0)
+option(OptionValueError, f"init_scale=1000.0: {_NO_POWER.format('such as 65536.0')}", init_scale=1000)
+option(OptionValueError, f"growth_factor=1.5: {_NO_POWER.format('above 1, such as 2.0')}", growth_factor=1.5)
+option(OptionValueError, f"growth_factor=1.0: {_NO_POWER.format('above 1, such as 2.0')}", growth_factor=1.0)
+option(OptionValueError, f"backoff_factor=0.9: {_NO_POWER.format('below 1, such as 0.5')}", backoff_factor=0.9)
+option(OptionValueError, "backoff_factor='half': expected a float", backoff_factor="half")
+option(OptionValueError, "growth_interval=0: expected at least 1", growth_interval=0)
 
 # --------------------------------------------------------------------------------------------------------- profiles
 
@@ -180,8 +180,8 @@ says(
 this machine cannot do all that was asked of it, and strict=True:
   cudnn_precision='tf32' (profile fast, tf32=True): TF32 needs compute capability 8.0, and Tesla T4 does not have it
   matmul_precision='medium' (argument): TF32 needs compute capability 8.0, and Tesla T4 does not have it
-  autocast='auto' (profile fast): Tesla T4 computes bf16 by emulation only, and its fp16 needs gradient scaling, which \
-this version does not have""",
+  autocast='auto' (profile fast): Tesla T4 computes bf16 by emulation only; it is fast in fp16: \
+autocast='fp16', around what calls backward too""",
 )(lambda: _enter("T4", "fast", matmul_precision="medium"))
 says(
     UnsupportedHere,

@@ -17,7 +17,7 @@ V100, T4, EPYC = "Tesla V100-SXM2-16GB", "Tesla T4", "AMD EPYC 7763 64-Core Proc
 NO_TF32 = "TF32 needs compute capability 8.0, and {} does not have it"
 NO_GPU = "TF32 is a format of NVIDIA GPUs, and there is none here"
 NO_CUDNN = "cuDNN runs on NVIDIA GPUs, and there is none here"
-NO_BF16 = "{} computes bf16 by emulation only, and its fp16 needs gradient scaling, which this version does not have"
+NO_BF16 = "{} computes bf16 by emulation only; it is fast in fp16: autocast='fp16', around what calls backward too"
 
 # What `fast` leaves out, and why; what is missing here it puts in force.
 LEFT_OUT_OF_FAST = {

@@ -150,7 +150,7 @@ def _values(option: Option) -> str:
     values = option.values
     if values.kind is not None:
         # What a rule asks for is what it says to a value that breaks it.
-        wrong = values.rule(-(2**62) if values.kind is int else "")
+        wrong = values.rule({int: -(2**62), float: -1.0, str: ""}[values.kind])
         return f"{_choices(option)}{', ' + wrong.removeprefix('expected ') if wrong else ''}"
     spelled: dict[str, list[str]] = {}
     for alias, choice in values.aliases.items():
@@ -190,7 +190,7 @@ def _held_by(
 
 def _no_effect(setting: Setting) -> Iterator[str]:
     """Each reason for which some value has no effect on some machine, with the values and the machines."""
-    tried = setting.values.choices or ({int: 1, str: ""}[setting.values.kind or str],)
+    tried = setting.values.choices or ({int: 1, float: 2.0, str: ""}[setting.values.kind or str],)
     machines_by_reason: dict[str, dict[str, None]] = {}
     values_by_reason: dict[str, list[object]] = {}
     for value in tried:

@@ -31,10 +31,23 @@ torchturbo.errors.OptionNameError: there is no option 'cudnn_bencmark': did you 
 `report()` says what is in force, who asked for it, and what has no effect here and why.
 """
 
-from torchturbo._accelerate import accelerate, restore
+from torchturbo._accelerate import accelerate, restore, scaler_of
 from torchturbo._report import Report, report
 from torchturbo._turbo import Active, turbo
 from torchturbo.profiles import PROFILES, Profile
+from torchturbo.regions._scaler import Scaler
 
 __version__ = "0.1.0.dev0"
-__all__ = ["PROFILES", "Active", "Profile", "Report", "__version__", "accelerate", "report", "restore", "turbo"]
+__all__ = [
+    "PROFILES",
+    "Active",
+    "Profile",
+    "Report",
+    "Scaler",
+    "__version__",
+    "accelerate",
+    "report",
+    "restore",
+    "scaler_of",
+    "turbo",
+]

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from torch import nn
@@ -15,9 +16,10 @@ from torch.utils.data import DataLoader
 
 from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, parsed_dtype, restored
 from torchturbo._turbo import turbo
-from torchturbo._wrap import wrapped
+from torchturbo._wrap import AROUND, wrapped
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
+from torchturbo.regions._scaler import Scaler
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -108,6 +110,47 @@ def restore(target: M) -> M:
             "and is the __wrapped__ of what accelerate has made of it"
         )
     restored(target)
+    return target
+
+
+def scaler_of(target: Any) -> Scaler | None:
+    """The gradient scaling that lives with a target over all its calls, or None where nothing is scaled.
+
+    For checkpoints: its ``state_dict()`` is that of a `torch.amp.GradScaler`.
+
+    Args:
+        target: a `turbo` object, or what `accelerate` has returned.
+
+    Raises:
+        TargetError: it is neither.
+
+    >>> @accelerate(autocast="fp16")
+    ... def train(): ...
+    >>> scaler_of(train).get_scale()
+    65536.0
+    """
+    around = _around(target)
+    if around is None:
+        raise TargetError(f"scaler_of takes a turbo object or what accelerate has returned, and got {_kind(target)}")
+    return around.scaler
+
+
+def _around(target: Any) -> turbo | None:
+    """The outermost block around a target."""
+    if isinstance(target, nn.Module) or _is_module_class(target):
+        target = target.forward
+    while target is not None and not isinstance(target, turbo):
+        if isinstance(target, property):
+            target = target.fget
+        elif isinstance(target, MethodType):
+            target = target.__func__
+        elif isinstance(target, functools.cached_property | functools.partialmethod):
+            target = getattr(target, "func", None)
+        elif isinstance(target, FunctionType) and target in AROUND:
+            target = AROUND[target]
+        else:
+            block = getattr(target, "_self_around", None)
+            target = getattr(target, "__wrapped__", None) if block is None else block
     return target
 
 

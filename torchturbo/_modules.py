@@ -19,7 +19,7 @@ from torch import nn
 from torchturbo._dynamo import untraced
 from torchturbo._outputs import as_dtype, as_inputs
 from torchturbo._turbo import _enter, _leave, turbo
-from torchturbo._wrap import in_turns, like, refuse_script, site_of
+from torchturbo._wrap import AROUND, in_turns, like, refuse_script, site_of
 from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.regions._others import has_its_own, is_fx_tracing
 from torchturbo.regions.autocast import puts_autocast_on
@@ -118,6 +118,7 @@ class Forward:
         self._function: Any = beneath.__func__ if isinstance(beneath, MethodType) and self._bound else beneath
         self._module = weakref.ref(module)
         self._call = _in_block(around, output_dtype, beneath)
+        self._self_around = around
         self._rest = around, output_dtype
         self.__doc__ = beneath.__doc__
         self._before = before
@@ -194,6 +195,7 @@ def accelerated_class(kind: type[nn.Module], around: turbo, output_dtype: Output
         return run(forward.__get__(args[0]), args[0], args[1:], kwargs)
 
     new = like(call, forward)
+    AROUND[new] = around
     # With the function, since who wraps it copies its attributes.
     setattr(new, _BEFORE, (new, {name: vars(kind)[name] for name in _CHANGED if name in vars(kind)}))
     kind.forward = new

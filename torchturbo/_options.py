@@ -96,7 +96,7 @@ class Options(TypedDict, total=False):
     num_threads: int
     """How many threads one operation called from this thread uses on the CPU: torch.set_num_threads."""
 
-    autocast: Literal["auto", "bf16"] | bool | torch.dtype | None
+    autocast: Literal["auto", "bf16", "fp16"] | bool | torch.dtype | None
     """Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."""
 
     compile: (
@@ -106,3 +106,16 @@ class Options(TypedDict, total=False):
         | None
     )
     """Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."""
+
+    init_scale: float
+    """The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler."""
+
+    growth_factor: float
+    """What the scale is multiplied by after growth_interval steps that all ran: growth_factor of torch.amp.GradScaler.
+    """
+
+    backoff_factor: float
+    """What the scale is multiplied by when a step is skipped: backoff_factor of torch.amp.GradScaler."""
+
+    growth_interval: int
+    """Steps in a row that must run before the scale grows: growth_interval of torch.amp.GradScaler."""

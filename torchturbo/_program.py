@@ -9,7 +9,7 @@ from torchturbo._plan import Plan, decide
 from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile
 from torchturbo.regions._compiled import ASKED, strictly
-from torchturbo.settings._base import Cell, Edit, Write, always, keep
+from torchturbo.settings._base import Cell, Edit, Write, always, keep, own
 from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
 from torchturbo.settings.determinism import INDUCTOR
 
@@ -32,6 +32,24 @@ class Program(NamedTuple):
     def needed(self) -> tuple[Write, ...]:
         """What an entry now has to hold."""
         return self.guarded if "torch._inductor.config" in sys.modules or compiling_changes_matmul() else self.writes
+
+    def of(self, owned: dict[Cell, object]) -> Program:
+        """The program of one `turbo` object.
+
+        Args:
+            owned: what that object has of its own, by cell, to which is added what it lacks.
+        """
+        edits = {
+            cell: always(edit.raw(owned.setdefault(cell, edit.make())))
+            for cell, edit in self.writes
+            if isinstance(edit, own)
+        }
+        if not edits:
+            return self
+        writes, guarded = (
+            tuple((cell, edits.get(cell, edit)) for cell, edit in kind) for kind in (self.writes, self.guarded)
+        )
+        return self._replace(writes=writes, guarded=guarded)
 
 
 _MADE: dict[tuple[Profile, tuple[tuple[str, object], ...], bool], Program] = {}
@@ -68,7 +86,7 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
 
 
 def _after(first: Edit, then: Edit) -> Edit:
-    if isinstance(then, always):
+    if isinstance(then, always | own):
         return then
     if isinstance(first, always):
         return always(then(first.value))

@@ -19,6 +19,9 @@ from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
 from torchturbo.hardware import detect
 from torchturbo.profiles import Profile, parsed
 from torchturbo.profiles import profile as profile_named
+from torchturbo.regions._backward import scaler_in
+from torchturbo.regions._scaler import Scaler
+from torchturbo.settings._base import Cell
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -82,6 +85,11 @@ class Active(Layer):
         return f"{code.co_filename}:{line}"
 
     @property
+    def scaler(self) -> Scaler | None:
+        """What scales the gradients of backward in fp16, or None where nothing has to be scaled."""
+        return scaler_in(self.writes)
+
+    @property
     def thread(self) -> str:
         """The name of the thread that opened the block."""
         return self._open.thread.name
@@ -126,7 +134,7 @@ class turbo:
     False
     """
 
-    __slots__ = ("_overrides", "_profile", "_program", "_strict")
+    __slots__ = ("_overrides", "_owned", "_profile", "_program", "_strict")
 
     @_untraced
     def __init__(self, profile: str | Profile = "fast", *, strict: bool = False, **options: Unpack[Options]) -> None:
@@ -134,6 +142,7 @@ class turbo:
         self._strict = strict
         self._overrides = tuple(parsed(options).items()) if options else ()
         self._program: Program | None = None
+        self._owned: dict[Cell, object] = {}
 
     @_untraced
     def __enter__(self) -> Active:
@@ -151,8 +160,13 @@ class turbo:
         program = program_of(self._profile, self._overrides, self._strict)
         if self._strict and program.plan.refused:
             raise _unsupported(program.plan)
-        self._program = program
+        self._program = program = program.of(self._owned)
         return program
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """The gradient scaling of all its blocks, or None where it scales nothing."""
+        return scaler_in((self._program or self._prepared()).writes)
 
     @property
     def compiles(self) -> bool:
@@ -257,7 +271,7 @@ def _leave_elsewhere(active: Active) -> NoReturn:
 
 def _made_again(kind: type[turbo], profile: Profile, strict: bool, overrides: tuple[tuple[str, object], ...]) -> turbo:
     made = kind.__new__(kind)
-    made._profile, made._strict, made._overrides, made._program = profile, strict, overrides, None
+    made._profile, made._strict, made._overrides, made._program, made._owned = profile, strict, overrides, None, {}
     return made
 
 

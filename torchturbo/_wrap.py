@@ -11,6 +11,7 @@ import copy
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, FunctionType
@@ -207,7 +208,13 @@ def _function(function: FunctionType, around: turbo) -> FunctionType:
         _leave(active, None)
         return result
 
-    return like(call, function)
+    made = like(call, function)
+    AROUND[made] = around
+    return made
+
+
+AROUND: weakref.WeakKeyDictionary[FunctionType, turbo] = weakref.WeakKeyDictionary()
+"""The block around each plain function that has one."""
 
 
 def like(call: Any, function: Any) -> FunctionType:

@@ -35,8 +35,8 @@ class OptionValueError(TurboError, ValueError):
     """An option was given a value that it does not take."""
 
 
-class ScalingMissing(OptionValueError):
-    """fp16 autocast was asked for, and this version has no gradient scaling to train with it."""
+class ScalingError(TurboError, RuntimeError):
+    """A backward or a step in fp16 that cannot be scaled so that it trains as well; says what to write instead."""
 
 
 class ProfileNameError(TurboError, LookupError):
@@ -57,6 +57,10 @@ class WrongThreadError(TurboError, RuntimeError):
 
 class RestoreError(TurboError, RuntimeError):
     """torch refused a value that had to be put back."""
+
+
+class ScalingWarning(UserWarning):
+    """Gradients are computed in fp16, and the model may not learn from them."""
 
 
 class CompileWarning(UserWarning):

@@ -87,6 +87,7 @@ def test_a_kept_exception_holds_autocast_off_until_the_next_backward_or_step(fai
             failing.optimizer.step()
         else:
             failing.loss().backward()
+            failing.loss()
         assert under_autocast()
         assert failing.train() == RIGHT
     assert kept.value.__traceback__ is not None

@@ -68,7 +68,8 @@ turbo(num_threads="4")  # type: ignore[arg-type]
 turbo(deterministic="error!")  # type: ignore[arg-type]
 turbo(fp16_reduction="split_k")  # type: ignore[arg-type]
 turbo(blas_library="mkl")  # type: ignore[arg-type]
-turbo(autocast="fp16")  # type: ignore[arg-type]
+turbo(autocast="fp8")  # type: ignore[arg-type]
+turbo(growth_factor="2")  # type: ignore[arg-type]
 turbo(cublas_workspace=4096)  # type: ignore[arg-type]
 
 

@@ -1,10 +1,8 @@
 """Running modules compiled, where they are called: the outermost one, whole, and whatever it calls as a part of it.
 
-While some thread has a region open, `torch.nn.Module.__call__` runs code of ours. It is the code of the function that
-is replaced and not the attribute of the class, which would cost a hundred times as much and empty the caches of
-attributes of every module: whoever holds the function or wraps it keeps it, and `torch.compile` sees the function that
-it knows. In a thread with a region the first module to be called runs compiled; a backward pass or an optimizer is
-never part of a graph.
+While some thread has a region open, `torch.nn.Module.__call__` runs code of ours (`torchturbo.regions._calls`). In a
+thread with a region the first module to be called runs compiled; a backward pass or an optimizer is never part of a
+graph.
 
 What is compiled is kept here and not in the module: its keys, copies and pickles are what they were.
 """
@@ -20,15 +18,15 @@ from typing import Any
 
 import torch
 
-from torchturbo._dynamo import run_as_it_is, untraced
+from torchturbo._dynamo import untraced
 from torchturbo.regions import _compiler
+from torchturbo.regions._calls import Args, Kwargs, module_calls
 from torchturbo.regions._compiler import lenience
+from torchturbo.regions._here import thread
 from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, left_alone
 from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_module, taken_apart
 from torchturbo.settings._base import Cell, Raw
 
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 _Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Any, ...], Target]]
 _kept: dict[int, _Kept] = {}
 """What is compiled for each module, by the module's identity: a module may compare, or hash, as it likes."""
@@ -171,54 +169,33 @@ def call_compiled(module: torch.nn.Module, forward: Callable[..., Any], args: Ar
 
 # ------------------------------------------------------------------------------------------------- in place meanwhile
 
-
-def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if self._compiled_call_impl is not None:
-        return self._compiled_call_impl(*args, **kwargs)
-    if torch.compiler.is_dynamo_compiling():
-        return self._call_impl(*args, **kwargs)
-    call: Any = "ours"
-    return call(self, args, kwargs)
-
-
-_FUNCTION: Any = vars(torch.nn.Module)["_wrapped_call_impl"]
-"""`torch.nn.Module.__call__`."""
-# The function keeps torch's globals, in which there is nothing of ours: what it calls stands among its constants.
-_CODE = _standing_in.__code__.replace(
-    co_name=_FUNCTION.__name__,
-    co_qualname=_FUNCTION.__qualname__,
-    co_consts=tuple(_call if constant == "ours" else constant for constant in _standing_in.__code__.co_consts),
-)
-run_as_it_is(_CODE)
+module_calls.run = _call
 
 
 class _Watch:
-    """Our code in `torch.nn.Module.__call__`, in place while some thread has a region open.
+    """What is in place while some thread has a region open that compiles.
 
     Attributes:
         regions: how many threads have one.
-        code: what was there before.
     """
 
-    __slots__ = ("code", "regions")
+    __slots__ = ("regions",)
 
     def __init__(self) -> None:
         self.regions = 0
-        self.code = _FUNCTION.__code__
 
     def opened(self) -> None:
         """Counts a region that opens. Always under the lock of the stack, as `closed` is."""
         self.regions += 1
         if self.regions == 1:
-            self.code = _FUNCTION.__code__
-            _FUNCTION.__code__ = _CODE
+            module_calls.opened()
             _compiler.opened()
 
     def closed(self) -> None:
         """Counts a region that closes."""
         self.regions -= 1
         if not self.regions:
-            _FUNCTION.__code__ = self.code
+            module_calls.closed()
             _compiler.closed()
 
 
@@ -232,8 +209,9 @@ def _compile_nothing_here() -> None:
     """
     here.asked, here.inside, here.target = OFF, False, None
     if _watch.regions:
-        _watch.regions = 1
-        _watch.closed()
+        _watch.regions = 0
+        _compiler.closed()
+    module_calls.recounted(int(thread.here.after))
 
 
 if hasattr(os, "register_at_fork"):

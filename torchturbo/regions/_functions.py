@@ -20,8 +20,8 @@ import torch
 
 from torchturbo._dynamo import untraced
 from torchturbo.errors import CompileWarning
-from torchturbo.regions import _compiled
-from torchturbo.regions._compiled import Args, Kwargs, run
+from torchturbo.regions._calls import Args, Kwargs, module_calls
+from torchturbo.regions._compiled import run
 from torchturbo.regions._compiler import outside
 from torchturbo.regions._others import left_alone
 from torchturbo.regions._targets import Target, here, new_target, taken_apart
@@ -172,7 +172,7 @@ def _is_plain(value: Any, seen: set[int]) -> bool:
     return type(value) is FunctionType and _first_unknown(value, seen) is None
 
 
-_CALLS_OF_MODULES = {_compiled._CODE, _compiled._FUNCTION.__code__, torch.nn.Module._call_impl.__code__}
+_CALLS_OF_MODULES = {*module_calls.codes, torch.nn.Module._call_impl.__code__}
 
 
 @untraced

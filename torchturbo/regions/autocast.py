@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 
-from torchturbo.errors import ScalingMissing
 from torchturbo.hardware import Hardware, detect
 from torchturbo.regions._backward import REGION
-from torchturbo.settings._base import Cell, Raw, Setting, Values, Write, always
+from torchturbo.regions._scaler import Scaler
+from torchturbo.settings._base import Cell, Raw, Setting, Values, Write, always, own
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
-_BF16 = torch.bfloat16
-DTYPES = (_BF16,)
+DTYPES = (torch.bfloat16, torch.float16)
 """What autocast makes of float32."""
 
 
@@ -47,51 +46,43 @@ def _off(beneath: tuple[bool, torch.dtype]) -> tuple[bool, torch.dtype]:
 
 
 def _no_region(beneath: Raw) -> Raw:
-    return beneath[0], ()
+    return beneath[0], (), None, False
 
 
 @cache
 def _edits(value: str | None, device: str) -> tuple[Write, ...]:
     if value is None:
         return ((REGION, _no_region), *((cell, _off) for cell in _ON.values()))
-    return (REGION, always((False, (device,)))), (_ON[device], always((True, _BF16)))
+    if value == "fp16":
+        return (REGION, own(Scaler, lambda scaler: (False, (device,), scaler, False))), (
+            _ON[device],
+            always((True, torch.float16)),
+        )
+    return (REGION, always((False, (device,), None, False))), (_ON[device], always((True, torch.bfloat16)))
 
 
 def _resolve(value: str | None, hardware: Hardware) -> str | None:
+    # Never fp16 unasked: where a block holds the forward alone, nobody would scale the gradients of the backward.
     return "bf16" if value == "auto" else value
 
 
 def _why_not(hardware: Hardware, value: str | None) -> str | None:
-    if value is None or hardware.has_bf16:
+    if value is None or (value == "bf16" and hardware.has_bf16):
         return None
     if hardware.device_type == "mps":
         return "autocast has not been proven on Apple GPUs"
+    if value == "fp16":
+        return None
     if hardware.device_type == "cpu":
         return f"{hardware.cpu.name} computes bf16 by emulation only, which is slower than float32"
     name = next(gpu.name for gpu in hardware.gpus if not gpu.has_bf16)
-    fp16 = (
-        ", and its fp16 needs gradient scaling, which this version does not have"
-        if hardware.has_fp16_tensor_cores
-        else ""
-    )
+    fp16 = "; it is fast in fp16: autocast='fp16', around what calls backward too" if hardware.has_fp16_tensor_cores else ""
     return f"{name} computes bf16 by emulation only{fp16}"
 
 
 def puts_autocast_on(held: Iterable[tuple[Cell, Any, Raw, Raw]]) -> bool:
     """Whether a block that holds these has put autocast on itself."""
     return any(cell is REGION and put[1] for cell, _, _, put in held)
-
-
-class _Dtypes(Values):
-    """The values of `autocast`, of which fp16 is told apart: it exists, and is refused for now."""
-
-    def parse(self, option: str, value: object) -> object:
-        if (isinstance(value, str) and value in ("fp16", "float16", "16-mixed")) or value is torch.float16:
-            raise ScalingMissing(
-                f"{option}={value!r}: fp16 needs gradient scaling to train (small gradients become zero without it), "
-                "and this version has none: use autocast='bf16', or torch.autocast with torch.amp.GradScaler"
-            )
-        return super().parse(option, value)
 
 
 def _show(*raws: tuple[bool, torch.dtype]) -> object:
@@ -105,8 +96,8 @@ def _show(*raws: tuple[bool, torch.dtype]) -> object:
 
 autocast = Setting(
     help="Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop.",
-    values=_Dtypes(
-        ("auto", "bf16", None),
+    values=Values(
+        ("auto", "bf16", "fp16", None),
         {
             True: "auto",
             False: None,
@@ -115,6 +106,9 @@ autocast = Setting(
             "bfloat16": "bf16",
             "bf16-mixed": "bf16",
             torch.bfloat16: "bf16",
+            "float16": "fp16",
+            "16-mixed": "fp16",
+            torch.float16: "fp16",
         },
     ),
     cells=tuple(_ON.values()),

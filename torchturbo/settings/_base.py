@@ -77,6 +77,28 @@ class always:
         return self.value
 
 
+class own:
+    """The edit that puts in force something of the `turbo` object's own, which all its entries share.
+
+    Args:
+        make: makes it, at the first entry.
+        raw: from that to raw state.
+    """
+
+    __slots__ = ("_alone", "make", "raw")
+
+    def __init__(self, make: Callable[[], Any], raw: Callable[[Any], Raw]) -> None:
+        self.make = make
+        self.raw = raw
+        self._alone: Raw = None
+
+    def __call__(self, beneath: Raw) -> Raw:
+        """For whom no object stands."""
+        if self._alone is None:
+            self._alone = self.raw(self.make())
+        return self._alone
+
+
 def keep(beneath: Raw) -> Raw:
     """The edit that changes nothing, for a cell that must be put back after somebody else changed it."""
     return beneath
@@ -89,7 +111,7 @@ class Values:
     Attributes:
         choices: every value, where they can be listed, as the words torch uses.
         aliases: other spellings, and the choice each stands for.
-        kind: ``int`` or ``str`` where the values cannot be listed.
+        kind: ``int``, ``float`` or ``str`` where the values cannot be listed.
         also: what else it takes, in words for the documentation.
         rule: what is wrong with a value of the right kind, as a sentence, or None.
     """
@@ -114,6 +136,8 @@ class Values:
             if type(value) is type(alias) and value == alias:
                 return choice
         wrong: str | None = None
+        if self.kind is float and type(value) is int:
+            value = float(value)
         if self.kind is not None and type(value) is self.kind:
             wrong = self.rule(value)
             if wrong is None:
@@ -122,7 +146,7 @@ class Values:
 
     def _expected(self, value: object) -> str:
         if self.kind is not None:
-            return f"expected {'an int' if self.kind is int else 'a str'}"
+            return f"expected {'an int' if self.kind is int else f'a {self.kind.__name__}'}"
         listed = "expected one of " + ", ".join(repr(choice) for choice in self.choices)
         if not isinstance(value, str):
             return listed

@@ -1,0 +1,127 @@
+"""Code of ours in functions of torch, for as long as somebody needs it there.
+
+It is the code of a function that is exchanged and not the attribute that holds it: whoever has taken the function, or
+wrapped it, gets the exchange too; no class loses its caches of attributes; and `torch.compile` sees the function that it
+knows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+
+from torchturbo._dynamo import run_as_it_is, untraced
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+def code_like(function: FunctionType | Any, standing_in: FunctionType | Any, call: Callable[..., Any]) -> CodeType:
+    """Code that can stand in a function of torch, which keeps torch's globals: what it calls is among its constants.
+
+    Args:
+        function: the function of torch, whose name the code has.
+        standing_in: what has the code, with the word ``"ours"`` where it calls.
+        call: what it calls there.
+    """
+    code: CodeType = standing_in.__code__.replace(
+        co_name=function.__name__,
+        co_qualname=function.__qualname__,
+        co_consts=tuple(call if constant == "ours" else constant for constant in standing_in.__code__.co_consts),
+    )
+    run_as_it_is(code)
+    return code
+
+
+class Exchange:
+    """Code of ours in one function, while it is needed.
+
+    Args:
+        function: the function of torch.
+        code: what stands in for its own.
+
+    Attributes:
+        codes: the code of torch, and ours.
+        needed: how many need it.
+    """
+
+    __slots__ = ("_function", "_lock", "_ours", "_theirs", "codes", "needed")
+
+    def __init__(self, function: Any, code: CodeType) -> None:
+        self._function = function
+        self._ours = code
+        self._theirs: CodeType = function.__code__
+        self._lock = threading.RLock()
+        self.codes = self._theirs, code
+        self.needed = 0
+
+    @untraced
+    def opened(self) -> None:
+        """Counts one who needs it."""
+        with self._lock:
+            self.needed += 1
+            if self.needed == 1:
+                self._theirs = self._function.__code__
+                self._function.__code__ = self._ours
+
+    @untraced
+    def closed(self) -> None:
+        """Counts one who needs it no more."""
+        with self._lock:
+            self.needed -= 1
+            if not self.needed:
+                self._function.__code__ = self._theirs
+
+    def recounted(self, needed: int) -> None:
+        """Puts the count right in a forked child, in which only the thread that forked goes on."""
+        self._lock = threading.RLock()
+        while self.needed > needed:
+            self.closed()
+
+
+def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
+    if not torch.compiler.is_dynamo_compiling():
+        call: Any = "ours"
+        return call(self, args, kwargs)
+    if self._compiled_call_impl is not None:
+        return self._compiled_call_impl(*args, **kwargs)
+    return self._call_impl(*args, **kwargs)
+
+
+def _as_it_is(module: Any, args: Args, kwargs: Kwargs) -> Any:
+    return module._call_impl(*args, **kwargs)
+
+
+def _nothing() -> None:
+    pass
+
+
+class _ModuleCalls(Exchange):
+    """`torch.nn.Module.__call__`, watched.
+
+    Attributes:
+        before: what is done first, in a thread where autocast is off after a backward or not.
+        run: what runs a module.
+    """
+
+    __slots__ = ("before", "run")
+
+    def __init__(self) -> None:
+        function = vars(torch.nn.Module)["_wrapped_call_impl"]
+        super().__init__(function, code_like(function, _standing_in, self._call))
+        self.before: Callable[[], None] = _nothing
+        self.run: Callable[[Any, Args, Kwargs], Any] = _as_it_is
+
+    @untraced
+    def _call(self, module: Any, args: Args, kwargs: Kwargs) -> Any:
+        self.before()
+        if module._compiled_call_impl is not None:
+            return module._compiled_call_impl(*args, **kwargs)
+        return self.run(module, args, kwargs)
+
+
+module_calls = _ModuleCalls()

@@ -1,0 +1,154 @@
+"""What a thread's region is, and autocast switched off in it for a while.
+
+Written by hand, autocast covers the forward pass and the loss, and nothing else. From the end of a backward until the
+optimizer has stepped, code looks at gradients: it clips them, projects them, multiplies them with each other, and is
+meant to do so in float32. So autocast stays off there, and is on again with the next forward: after the step, or where
+a module is called before one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from torchturbo._dynamo import untraced
+from torchturbo.regions._calls import module_calls
+
+if TYPE_CHECKING:
+    from torchturbo.regions._scaler import Scaler
+
+
+class Factors(NamedTuple):
+    """How a scale of gradients starts and moves, as `torch.amp.GradScaler` has it: by powers of two.
+
+    Attributes:
+        init_scale: the scale to begin with.
+        growth_factor: what it is multiplied by after `growth_interval` steps in a row that ran.
+        backoff_factor: what it is multiplied by after a step that was skipped.
+        growth_interval: in steps.
+    """
+
+    init_scale: float = 2.0**16
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: int = 2000
+
+
+class Here:
+    """What a thread's region needs to know.
+
+    Attributes:
+        devices: the device types that the region put under autocast; empty where no region is open.
+        factors: how the scale of a new scaler starts and moves.
+        scaler: what scales the gradients of backward, or None.
+        after: whether a backward has ended and autocast is off until the step has ended, or a module is called.
+        changes: how often the region has changed, so that one which closes in the middle of a backward or a step is not
+            opened again by their end.
+        steps: the optimizer steps under way, oldest first.
+        stepping: the optimizers whose steps run in a region that scales, by identity.
+        user_scales: whether the losses of the region are scaled by a `GradScaler` of the user's own; None before the
+            first.
+        scaled_by_user: the nodes of losses that were.
+    """
+
+    __slots__ = (
+        "after",
+        "changes",
+        "devices",
+        "factors",
+        "scaled_by_user",
+        "scaler",
+        "stepping",
+        "steps",
+        "user_scales",
+    )
+
+    def __init__(self) -> None:
+        self.devices: tuple[str, ...] = ()
+        self.factors = Factors()
+        self.scaler: Scaler | None = None
+        self.after = False
+        self.changes = 0
+        self.steps: list[Any] = []
+        self.stepping: list[int] = []
+        self.user_scales: bool | None = None
+        self.scaled_by_user: deque[Any] = deque(maxlen=64)
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.here = Here()
+
+
+thread = _Thread()
+
+
+class Before(NamedTuple):
+    """Autocast before it was switched off.
+
+    Attributes:
+        changes: of the thread's region, as counted then.
+        enabled: whether it was on, by device.
+    """
+
+    changes: int
+    enabled: list[tuple[str, bool]]
+
+
+@untraced
+def off(here: Here) -> Before:
+    """Switches autocast off where the region has put it on, and returns what it was."""
+    before = [(device, torch.is_autocast_enabled(device)) for device in here.devices]
+    for device in here.devices:
+        torch.set_autocast_enabled(device, False)
+    return Before(here.changes, before)
+
+
+@untraced
+def back(here: Here, before: Before) -> None:
+    """Returns to what was before, unless the region has changed meanwhile."""
+    if here.changes == before.changes:
+        for device, enabled in before.enabled:
+            torch.set_autocast_enabled(device, enabled)
+
+
+@untraced
+def _in_a_block_of_the_users() -> bool:
+    """Whether a `torch.autocast` of the user's own is open: it puts back by itself what it found."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting() > 0
+
+
+@untraced
+def stay_off(here: Here, before: Before) -> None:
+    """Leaves autocast off after a backward, until it is resumed; or returns to what was before, where that is unsafe."""
+    on = all(enabled for _, enabled in before.enabled)
+    if here.changes != before.changes or not on or here.steps or _in_a_block_of_the_users():
+        back(here, before)
+    elif not here.after:
+        here.after = True
+        module_calls.opened()
+
+
+@untraced
+def resume() -> None:
+    """Switches autocast on again after a backward, in this thread."""
+    here = thread.here
+    if here.after and not _in_a_block_of_the_users():
+        set_after(here, False)
+        for device in here.devices:
+            torch.set_autocast_enabled(device, True)
+
+
+@untraced
+def set_after(here: Here, after: bool) -> None:
+    """Notes whether autocast is off after a backward."""
+    if after != here.after:
+        here.after = after
+        (module_calls.opened if after else module_calls.closed)()
+
+
+module_calls.before = resume

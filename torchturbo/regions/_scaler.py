@@ -1,0 +1,269 @@
+"""The scale of gradients, and what the steps with them came to: the state of `torch.amp.GradScaler`, kept for the user.
+
+Scales are powers of two, so that scaling and unscaling are exact: what a loop computes is, bit for bit, what it computes
+with a `GradScaler` of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchturbo.errors import ScalingWarning
+from torchturbo.regions._here import Factors, thread
+
+_LARGEST = 2.0**127
+_SMALLEST = 2.0**-126
+"""The powers of two that float32 holds in full precision."""
+
+
+def power_of_two(value: float) -> bool:
+    """Whether multiplying by `value` changes no bit but those of the exponent."""
+    return math.isfinite(value) and value > 0 and math.frexp(value)[0] == 0.5
+
+
+class Scaler:
+    """The gradient scaling of a `turbo` object or of what `accelerate` made: one for all its entries.
+
+    Nothing has to be called: backward scales and unscales, steps with gradients that are not finite do not run, and the
+    scale moves by itself at the first backward after a step. What is here can be read at any time.
+    """
+
+    def __init__(self) -> None:
+        # Those of the block that the first backward runs in.
+        self._factors: Factors | None = None
+        self._scale = 0.0
+        self._tracker = 0
+        self._lock = threading.RLock()
+        # Since the last update of the scale: whether there was a step, and whether one was skipped.
+        self._stepped = self._found = False
+        self._told = False
+        # Leaves whose gradient overflowed in a backward, until a step has been skipped for it: what hides that later, as
+        # clipping by value does, does not undo it.
+        self._bad: dict[int, tuple[weakref.ref[Tensor], Tensor | bool]] = {}
+        # Gradients that are known to be finite, and the version that is.
+        self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self.steps = 0
+        """Optimizer steps that ran."""
+        self.skipped_steps = 0
+        """Optimizer steps that did not run, because a gradient was not finite."""
+        self.last_step_ran: bool | None = None
+        """Whether the last optimizer step ran; None before the first."""
+        self.own_scaler: bool | None = None
+        """Whether the code inside scales its losses with a `GradScaler` of its own; None before the first backward."""
+
+    # ------------------------------------------------------------------------------------------------------ to be read
+
+    @property
+    def factors(self) -> Factors:
+        """How the scale starts and moves; before the first backward what this thread's block asks for."""
+        return self._factors or thread.here.factors
+
+    def get_scale(self) -> float:
+        """The factor that the next backward scales its gradients by."""
+        return self._next()[0]
+
+    @property
+    def growth_tracker(self) -> int:
+        """The steps in a row that ran since the scale last changed."""
+        return self._next()[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with the keys of `torch.amp.GradScaler`, which loads it."""
+        scale, tracker = self._next()
+        _, growth, backoff, interval = self.factors
+        return {
+            "scale": scale,
+            "growth_factor": growth,
+            "backoff_factor": backoff,
+            "growth_interval": interval,
+            "_growth_tracker": tracker,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from a state, of a `Scaler` or of a `torch.amp.GradScaler`.
+
+        Args:
+            state_dict: what ``state_dict()`` of one returned.
+
+        Raises:
+            ValueError: it has not the keys, is empty as that of a disabled `GradScaler` is, or holds a factor that is
+                no power of two.
+        """
+        keys = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+        missing = [key for key in keys if key not in state_dict]
+        if missing:
+            disabled = "" if state_dict else "; it is empty, as that of a GradScaler(enabled=False) is"
+            raise ValueError(f"the state of a gradient scaler has {', '.join(keys)}; this lacks {missing}{disabled}")
+        scale, growth, backoff = (float(state_dict[key]) for key in keys[:3])
+        for key, value in zip(keys, (scale, growth, backoff), strict=False):
+            if not power_of_two(value):
+                raise ValueError(f"{key}={value!r} is no power of two: scaling by it would change the gradients' bits")
+        with self._lock:
+            self._factors = Factors(self.factors.init_scale, growth, backoff, int(state_dict["growth_interval"]))
+            self._scale, self._tracker = scale, int(state_dict["_growth_tracker"])
+            self._stepped = self._found = False
+
+    def __repr__(self) -> str:
+        return f"<Scaler at {self.get_scale():g}: {self.steps} steps, {self.skipped_steps} skipped>"
+
+    # -------------------------------------------------------------------------------------------------- moving the scale
+
+    def _next(self) -> tuple[float, int]:
+        init, growth, backoff, interval = self.factors
+        scale, tracker = self._scale if self._factors else init, self._tracker
+        if not self._stepped:
+            return scale, tracker
+        if self._found:
+            return max(scale * backoff, _SMALLEST), 0
+        if tracker + 1 < interval:
+            return scale, tracker + 1
+        return min(scale * growth, _LARGEST) if scale * growth <= _LARGEST else scale, 0
+
+    def begin(self) -> float:
+        """The scale for a backward that begins; it has moved, if there were steps since the last one."""
+        with self._lock:
+            if self._factors is None:
+                self._factors, self._stepped = thread.here.factors, False
+                self._scale = self._factors.init_scale
+            if self._stepped:
+                self._scale, self._tracker = self._next()
+                self._stepped = self._found = False
+                self._seen.clear()
+                if self._scale < 1 and not self._told:
+                    self._told = True
+                    warnings.warn(
+                        f"gradients overflow however little they are scaled: {self.skipped_steps} of "
+                        f"{self.skipped_steps + self.steps} steps have been skipped, and the scale is {self._scale:g}. "
+                        "Look for inf or nan in the data, the loss or the forward pass; or use autocast='bf16'",
+                        ScalingWarning,
+                        stacklevel=2,
+                    )
+            return self._scale
+
+    def back_off(self) -> float:
+        """Makes the scale smaller at once, and returns it: for a closure that is evaluated again."""
+        with self._lock:
+            self._found = self._stepped = True
+            self._scale, self._tracker = self._next()
+            self._found = self._stepped = False
+            return self._scale
+
+    # ----------------------------------------------------------------------------------------- what backwards have found
+
+    def overflowed(self, leaf: Tensor, found: Tensor | bool) -> None:
+        """Notes that a leaf's gradient is not finite.
+
+        Args:
+            leaf: the leaf.
+            found: whether it is not; a tensor is asked when a step wants to know.
+        """
+        self._bad[id(leaf)] = weakref.ref(leaf), found
+
+    def cleared(self, leaf: Tensor) -> None:
+        """Notes that a leaf has no gradient, or one of zeros."""
+        if self._bad:
+            self._bad.pop(id(leaf), None)
+
+    def is_bad(self, leaf: Tensor) -> bool:
+        """Whether a leaf's gradient overflowed in a backward, and no step has been skipped for it yet."""
+        known = self._bad.get(id(leaf)) if self._bad else None
+        return known is not None and known[0]() is leaf and bool(known[1])
+
+    def finite(self, grads: Iterable[Tensor]) -> None:
+        """Notes that gradients are finite as they are now."""
+        self._seen.update((id(grad), (weakref.ref(grad), grad._version)) for grad in grads)
+
+    def allows(self, leaves: Iterable[Tensor]) -> bool:
+        """Whether a step may be taken with the gradients of `leaves`: each is finite, and was after its backward.
+
+        Args:
+            leaves: the parameters of an optimizer.
+        """
+        leaves = list(leaves)
+        if self._bad and any(self.is_bad(leaf) for leaf in leaves if leaf.grad is not None):
+            return False
+        seen = self._seen
+        unknown = []
+        for leaf in leaves:
+            if (grad := leaf.grad) is not None:
+                known = seen.get(id(grad))
+                if known is None or known[1] != grad._version or known[0]() is not grad:
+                    unknown.append(grad)
+        return all_finite(unknown)
+
+    def noted(self, leaves: Iterable[Tensor], *, ran: bool) -> None:
+        """Notes what a step came to.
+
+        Args:
+            leaves: the optimizer's parameters.
+            ran: whether it ran.
+        """
+        with self._lock:
+            self._stepped = True
+            self.last_step_ran = ran
+            if ran:
+                self.steps += 1
+                return
+            self._found = True
+            self.skipped_steps += 1
+            for leaf in leaves:
+                self.cleared(leaf)
+
+
+def all_finite(grads: Iterable[Tensor]) -> bool:
+    """Whether no gradient holds inf or nan.
+
+    Args:
+        grads: dense or sparse.
+    """
+    # One kernel for all of them; it writes what it reads, which a graph over a gradient would take for a change.
+    plain = [grad for grad in grads if not grad.requires_grad]
+    others = [grad for grad in grads if grad.requires_grad]
+    return unscale(plain, 1.0) and all(bool(torch.isfinite(values_of(grad.detach())).all()) for grad in others)
+
+
+_one_of: dict[tuple[torch.device, float], Tensor] = {}
+
+
+def unscale(grads: Iterable[Tensor], inverse: float) -> bool:
+    """Multiplies gradients in place, and returns whether all of them are finite.
+
+    Args:
+        grads: dense or sparse, of any devices and dtypes.
+        inverse: what to multiply by.
+    """
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for grad in grads:
+        if grad.layout is not torch.strided or grad.is_complex():
+            grad = values_of(grad)
+        group = groups.get(kind := (grad.device, grad.dtype))
+        if group is None:
+            groups[kind] = [grad]
+        else:
+            group.append(grad)
+    found = []
+    with torch.no_grad():
+        for (device, _), group in groups.items():
+            factor = _one_of.get((device, inverse))
+            if factor is None:
+                if len(_one_of) > 64:
+                    _one_of.clear()
+                factor = _one_of[device, inverse] = torch.tensor(inverse, dtype=torch.float32, device=device)
+            found.append(torch.zeros((), dtype=torch.float32, device=device))
+            torch._amp_foreach_non_finite_check_and_unscale_(group, found[-1], factor)
+    return not any(map(bool, found))
+
+
+def values_of(grad: Tensor) -> Tensor:
+    """The numbers of a gradient, as a dense tensor of reals that shares its memory."""
+    if grad.is_sparse:
+        grad = grad._values()
+    return torch.view_as_real(grad) if grad.is_complex() else grad

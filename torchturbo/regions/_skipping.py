@@ -1,0 +1,170 @@
+"""Optimizer steps that do not happen, because a gradient is not finite.
+
+Written by hand, `GradScaler.step` does not call the optimizer then: no state moves, no hook runs, no counter of a
+subclass counts. torch puts one and the same wrapper around the ``step`` of every class of optimizers, and so the code of
+these wrappers is exchanged while some thread scales; schedulers, which hold the wrapper itself, are reached too.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+import torch.optim.optimizer as optimizers
+from torch import Tensor
+
+from torchturbo._dynamo import untraced
+from torchturbo.errors import ScalingError
+from torchturbo.regions import _retained
+from torchturbo.regions._calls import Exchange, code_like
+from torchturbo.regions._here import thread
+from torchturbo.regions._own_scalers import scale_calls
+from torchturbo.regions._scaled import current_window
+from torchturbo.regions._scaler import Scaler
+
+_MODULE = vars(optimizers)
+_Optimizer = optimizers.Optimizer
+_TRIES = 48
+"""Evaluations of a closure, each at half the scale of the one before: from torch's first scale to far below one."""
+
+
+def _nothing() -> None:
+    pass
+
+
+_WRAPPER: Any = _Optimizer.profile_hook_step(_nothing)
+_THEIRS: CodeType = _WRAPPER.__code__
+"""What every class of optimizers has around its ``step``."""
+
+
+@untraced
+def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    here = thread.here
+    scaler = here.scaler
+    if scaler is None and (window := current_window()) is not None:
+        scaler = window.scaler
+    run = FunctionType(_THEIRS, _MODULE, "step", None, (CellType(func),))
+    if scaler is None or here.user_scales or not args or id(args[0]) in here.stepping:
+        return run(*args, **kwargs)
+    optimizer = args[0]
+    leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+    if len(args) > 1 and callable(args[1]):
+        args = (optimizer, _finite(args[1], scaler, leaves), *args[2:])
+    elif callable(kwargs.get("closure")):
+        kwargs = {**kwargs, "closure": _finite(kwargs["closure"], scaler, leaves)}
+    elif not scaler.allows(leaves):
+        scaler.noted(leaves, ran=False)
+        return None
+    here.stepping.append(id(optimizer))
+    try:
+        result = run(*args, **kwargs)
+    finally:
+        here.stepping.pop()
+    scaler.noted(leaves, ran=True)
+    return result
+
+
+def _finite(closure: Callable[[], Any], scaler: Scaler, leaves: list[Tensor]) -> Callable[[], Any]:
+    """A closure that is evaluated again, at smaller scales, until its gradients are finite."""
+
+    def run() -> Any:
+        for _ in range(_TRIES):
+            result = closure()
+            if scaler.allows(leaves):
+                return result
+            for leaf in leaves:
+                scaler.cleared(leaf)
+            scaler.back_off()
+        raise ScalingError(
+            f"the closure's gradients overflow however little they are scaled ({_TRIES} tries, down to a scale of "
+            f"{scaler.get_scale():g}): look for inf or nan in the data, the loss or the forward pass"
+        )
+
+    return untraced(run)
+
+
+def _closing_over(func: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call: Any = "ours"
+        return call(func, args, kwargs)
+
+    return wrapper
+
+
+_OURS = code_like(_WRAPPER, _closing_over(_nothing), _step)
+
+
+# ------------------------------------------------------------------------------------------------- in place meanwhile
+
+
+def _classes(above: type) -> Iterator[type]:
+    kind: type
+    for kind in type.__subclasses__(above):
+        yield kind
+        yield from _classes(kind)
+
+
+def _wrappers(kind: type) -> Iterator[Any]:
+    """Torch's wrapper around the ``step`` that a class defines, under what others have put around it."""
+    step = vars(kind).get("step")
+    while step is not None:
+        if getattr(step, "__code__", None) is _THEIRS:
+            yield step
+        step = getattr(step, "__wrapped__", None)
+
+
+_exchanged: list[weakref.ref[Any]] = []
+
+
+def _exchange(kind: type) -> None:
+    for wrapper in _wrappers(kind):
+        wrapper.__code__ = _OURS
+        _exchanged.append(weakref.ref(wrapper))
+
+
+def _standing_in(self: Any) -> Any:
+    call: Any = "ours"
+    return call(self)
+
+
+@untraced
+def _patch_step_function(optimizer: Any) -> None:
+    FunctionType(_PATCH_CODE, _MODULE)(optimizer)
+    for kind in type(optimizer).__mro__:
+        _exchange(kind)
+
+
+_PATCH: Any = vars(_Optimizer)["_patch_step_function"]
+_PATCH_CODE = _PATCH.__code__
+_first_of_a_class = Exchange(_PATCH, code_like(_PATCH, _standing_in, _patch_step_function))
+"""What wraps the ``step`` of a class when its first optimizer is made."""
+
+_regions = 0
+
+
+def scaling_opened() -> None:
+    """Counts a thread that scales. Always under the lock of the stack, as `scaling_closed` is."""
+    global _regions
+    _regions += 1
+    if _regions == 1:
+        _first_of_a_class.opened()
+        for kind in _classes(_Optimizer):
+            _exchange(kind)
+        scale_calls.opened()
+        _retained.watch()
+
+
+def scaling_closed() -> None:
+    """Counts a thread that scales no more."""
+    global _regions
+    _regions -= 1
+    if not _regions:
+        _retained.unwatch()
+        scale_calls.closed()
+        _first_of_a_class.closed()
+        while _exchanged:
+            wrapper = _exchanged.pop()()
+            if wrapper is not None and wrapper.__code__ is _OURS:
+                wrapper.__code__ = _THEIRS
