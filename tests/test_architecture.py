@@ -208,7 +208,8 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    names = ["PROFILES", "Active", "Profile", "Report", "__version__", "accelerate", "report", "restore", "turbo"]
+    classes = ["Active", "Profile", "Report", "Scaler", "turbo"]
+    names = [*classes, "PROFILES", "__version__", "accelerate", "report", "restore", "scaler_of"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []
 

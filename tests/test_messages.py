@@ -17,6 +17,7 @@ from torchturbo.errors import (
     OptionValueError,
     ProfileNameError,
     RestoreError,
+    ScalingError,
     TargetError,
     TurboError,
     UnsupportedHere,
@@ -94,7 +95,11 @@ option(
     "default_dtype=torch.int64: expected one of 'float32', 'float64', 'bfloat16', 'float16'",
     default_dtype=torch.int64,
 )
-option(OptionValueError, "autocast='fp8': expected one of 'auto', 'bf16', 'fp16', None", autocast="fp8")
+option(
+    OptionValueError,
+    "autocast='fp8': expected one of 'auto', 'bf16', 'fp16', None; did you mean 'fp16'?",
+    autocast="fp8",
+)
 option(OptionValueError, "autocast=torch.float32: expected one of 'auto', 'bf16', 'fp16', None", autocast=torch.float32)
 option(OptionValueError, "autocast=['bf16']: expected one of 'auto', 'bf16', 'fp16', None", autocast=["bf16"])
 option(OptionValueError, "num_threads=0: expected at least 1", num_threads=0)
@@ -285,5 +290,5 @@ def test_the_tree_of_errors_is_as_drawn() -> None:
         )
         others = [base.__name__ for base in error.__bases__ if base.__module__ == "builtins"]
         assert error is TurboError or all(f"({base})" in line for base in others), error
-    raised = {error for _, error, _ in MESSAGES} | {WrongThreadError, RestoreError, TurboError}
+    raised = {error for _, error, _ in MESSAGES} | {WrongThreadError, RestoreError, ScalingError, TurboError}
     assert set(found) <= raised, "an error has no test of its message"

@@ -5,14 +5,15 @@
     TurboError
     ├── OptionNameError    (TypeError)     an option that does not exist; names the near ones
     ├── OptionValueError   (ValueError)    a value that the option does not take; names what it takes
-    │   └── ScalingMissing                 fp16 autocast, which cannot train without gradient scaling
     ├── ProfileNameError   (LookupError)   a profile that does not exist; names the near ones
     ├── TargetError        (TypeError)     `accelerate` cannot decorate this; says what to do instead
+    ├── ScalingError       (RuntimeError)  fp16 gradients that cannot be scaled; says what to write instead
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
     ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
     └── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
 
     CompileWarning         (UserWarning)   what was to be compiled runs eagerly; says what and why
+    ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
 
 Errors about what was asked are raised before anything has been changed.
 """

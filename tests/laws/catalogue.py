@@ -18,6 +18,10 @@ VALUES: dict[str, tuple[object, ...]] = {
     "num_threads": (1, 2, 3),
     "cudnn_benchmark_limit": (0, 7),
     "cublas_workspace": (":16:8", ":4096:8"),
+    "init_scale": (1.0, 2.0**20),
+    "growth_factor": (2.0, 4.0),
+    "backoff_factor": (0.5, 0.25),
+    "growth_interval": (1, 2000),
 }
 """What to try where a setting's values cannot be listed. A new setting of that kind says here what to try."""
 

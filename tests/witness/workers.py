@@ -61,5 +61,7 @@ def work(*, optimizer: bool) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         if optimizer:
             torch.optim.SGD([weight], lr=0.1).step()
+        # After a backward a region is off until the next forward.
+        torch.nn.Identity()(weight)
     except (RuntimeError, NotImplementedError, Warning):
         return

@@ -76,7 +76,11 @@ def _why_not(hardware: Hardware, value: str | None) -> str | None:
     if hardware.device_type == "cpu":
         return f"{hardware.cpu.name} computes bf16 by emulation only, which is slower than float32"
     name = next(gpu.name for gpu in hardware.gpus if not gpu.has_bf16)
-    fp16 = "; it is fast in fp16: autocast='fp16', around what calls backward too" if hardware.has_fp16_tensor_cores else ""
+    fp16 = (
+        "; it is fast in fp16: autocast='fp16', around what calls backward too"
+        if hardware.has_fp16_tensor_cores
+        else ""
+    )
     return f"{name} computes bf16 by emulation only{fp16}"
 
 

@@ -94,8 +94,7 @@ class own:
 
     def __call__(self, beneath: Raw) -> Raw:
         """For whom no object stands."""
-        if self._alone is None:
-            self._alone = self.raw(self.make())
+        self._alone = self._alone or self.raw(self.make())
         return self._alone
 
 
@@ -136,8 +135,7 @@ class Values:
             if type(value) is type(alias) and value == alias:
                 return choice
         wrong: str | None = None
-        if self.kind is float and type(value) is int:
-            value = float(value)
+        value = float(value) if self.kind is float and type(value) is int else value
         if self.kind is not None and type(value) is self.kind:
             wrong = self.rule(value)
             if wrong is None:
