@@ -1,8 +1,8 @@
 """Code of ours in functions of torch, for as long as somebody needs it there.
 
 It is the code of a function that is exchanged and not the attribute that holds it: whoever has taken the function, or
-wrapped it, gets the exchange too; no class loses its caches of attributes; and `torch.compile` sees the function that it
-knows.
+wrapped it, gets the exchange too; no class loses its caches of attributes; and `torch.compile` sees the function that
+it knows.
 """
 
 from __future__ import annotations

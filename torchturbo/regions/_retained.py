@@ -1,4 +1,4 @@
-"""The gradients of tensors that are no leaves, which `retain_grad` and ``backward(inputs=...)`` keep: true, as all are."""
+"""The gradients of tensors that are no leaves, which `retain_grad` and ``backward(inputs=...)`` keep: true too."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _times(grads: Iterable[Tensor | None], scale: float) -> tuple[Tensor | None,
     return tuple(None if grad is None else grad * scale for grad in grads)
 
 
-# --------------------------------------------------------------------------------------------------------- the engine run
+# ------------------------------------------------------------------------------------------------------ the engine run
 
 
 @untraced
@@ -201,14 +201,14 @@ def _refuse(window: Window, leaves: list[Tensor]) -> None:
         if leaf.dtype is torch.float16 or getattr(leaf, "grad_dtype", None) is torch.float16:
             what = "parameters" if isinstance(leaf, torch.nn.Parameter) else "tensors cut out of the graph (detach())"
             raise ScalingError(
-                f"fp16 gradients cannot be scaled back: {what} of shape {tuple(leaf.shape)} are float16 themselves, and "
-                "small gradients would become zero in them. Keep parameters in float32 with model.float() and let "
+                f"fp16 gradients cannot be scaled back: {what} of shape {tuple(leaf.shape)} are float16 themselves, "
+                "and small gradients would become zero in them. Keep parameters in float32 with model.float() and let "
                 "autocast compute in fp16 (cut tensors out with .detach().float()), or use autocast=None"
             )
         if type(leaf).__name__ in ("DTensor", "FlatParameter"):
             raise ScalingError(
-                "parameters that are sharded between processes (FSDP) overflow on one process alone, which this version "
-                "does not tell the others: use autocast='bf16', which needs no scaling"
+                "parameters that are sharded between processes (FSDP) overflow on one process alone, which this "
+                "version does not tell the others: use autocast='bf16', which needs no scaling"
             )
     for other in _open:
         if other is not window and not other.taken.isdisjoint(map(id, leaves)):

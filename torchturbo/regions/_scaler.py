@@ -1,7 +1,7 @@
 """The scale of gradients, and what the steps with them came to: the state of `torch.amp.GradScaler`, kept for the user.
 
-Scales are powers of two, so that scaling and unscaling are exact: what a loop computes is, bit for bit, what it computes
-with a `GradScaler` of its own.
+Scales are powers of two, so that scaling and unscaling are exact: what a loop computes is, bit for bit, what it
+computes with a `GradScaler` of its own.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Scaler:
         # Since the last update of the scale: whether there was a step, and whether one was skipped.
         self._stepped = self._found = False
         self._told = False
-        # Leaves whose gradient overflowed in a backward, until a step has been skipped for it: what hides that later, as
-        # clipping by value does, does not undo it.
+        # Leaves whose gradient overflowed in a backward, until a step has been skipped for it: what hides that later,
+        # as clipping by value does, does not undo it.
         self._bad: dict[int, tuple[weakref.ref[Tensor], Tensor | bool]] = {}
         # Gradients that are known to be finite, and the version that is.
         self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
@@ -59,7 +59,7 @@ class Scaler:
         self.own_scaler: bool | None = None
         """Whether the code inside scales its losses with a `GradScaler` of its own; None before the first backward."""
 
-    # ------------------------------------------------------------------------------------------------------ to be read
+    # ---------------------------------------------------------------------------------------------------- to be read
 
     @property
     def factors(self) -> Factors:
@@ -114,7 +114,7 @@ class Scaler:
     def __repr__(self) -> str:
         return f"<Scaler at {self.get_scale():g}: {self.steps} steps, {self.skipped_steps} skipped>"
 
-    # -------------------------------------------------------------------------------------------------- moving the scale
+    # ------------------------------------------------------------------------------------------------ moving the scale
 
     def _next(self) -> tuple[float, int]:
         init, growth, backoff, interval = self.factors
@@ -156,7 +156,7 @@ class Scaler:
             self._found = self._stepped = False
             return self._scale
 
-    # ----------------------------------------------------------------------------------------- what backwards have found
+    # --------------------------------------------------------------------------------------- what backwards have found
 
     def overflowed(self, leaf: Tensor, found: Tensor | bool) -> None:
         """Notes that a leaf's gradient is not finite.

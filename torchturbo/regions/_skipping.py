@@ -1,8 +1,8 @@
 """Optimizer steps that do not happen, because a gradient is not finite.
 
 Written by hand, `GradScaler.step` does not call the optimizer then: no state moves, no hook runs, no counter of a
-subclass counts. torch puts one and the same wrapper around the ``step`` of every class of optimizers, and so the code of
-these wrappers is exchanged while some thread scales; schedulers, which hold the wrapper itself, are reached too.
+subclass counts. torch puts one and the same wrapper around the ``step`` of every class of optimizers, and so the code
+of these wrappers is exchanged while some thread scales; schedulers, which hold the wrapper itself, are reached too.
 """
 
 from __future__ import annotations
