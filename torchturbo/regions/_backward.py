@@ -101,7 +101,7 @@ _watch = _Watch()
 
 Region = tuple[bool, tuple[str, ...], Scaler | None, bool]
 """What makes autocast a region in one thread: (whether it keeps cast copies of weights, the device types that the
-region has put under it, what scales the gradients of backward, whether it is off after a backward until the next forward)."""
+region has put under it, what scales the gradients of backward, whether it is off after one until the next forward)."""
 
 
 def _read_region() -> Region:

@@ -48,7 +48,7 @@ class Here:
         changes: how often the region has changed, so that one which closes in the middle of a backward or a step is not
             opened again by their end.
         steps: the optimizer steps under way, oldest first.
-        stepping: the optimizers whose steps run in a region that scales, by identity.
+        stepping: the optimizers whose steps run in a region that scales, by identity; autocast is off.
         user_scales: whether the losses of the region are scaled by a `GradScaler` of the user's own; None before the
             first.
         scaled_by_user: the nodes of losses that were.
@@ -126,7 +126,7 @@ def _in_a_block_of_the_users() -> bool:
 def stay_off(here: Here, before: Before) -> None:
     """Leaves autocast off after a backward, until it is resumed; or returns to what was before, if that is unsafe."""
     on = all(enabled for _, enabled in before.enabled)
-    if here.changes != before.changes or not on or here.steps or _in_a_block_of_the_users():
+    if here.changes != before.changes or not on or here.steps or here.stepping or _in_a_block_of_the_users():
         back(here, before)
     elif not here.after:
         here.after = True

@@ -14,50 +14,57 @@ _Node = Any
 _ACCUMULATE: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 
 
-def nodes_of(outputs: Iterable[Tensor | GradientEdge]) -> set[_Node]:
-    """Every node that a backward from `outputs` can run; those of leaves too.
+class Graph:
+    """What a backward from `outputs` can run.
 
     Args:
         outputs: what backward starts from.
+
+    Attributes:
+        nodes: every node.
+        leaves: the leaves that it writes gradients into, by identity.
     """
-    found: set[_Node] = set()
-    waiting: list[_Node] = []
-    for output in outputs:
-        node = output.node if isinstance(output, GradientEdge) else _node(output)
-        if node is not None and node not in found:
-            found.add(node)
-            waiting.append(node)
-    add, take, wait = found.add, waiting.pop, waiting.append
-    while waiting:
-        for node, _ in take().next_functions:
-            if node is not None and node not in found:
-                add(node)
-                wait(node)
-    return found
+
+    __slots__ = ("leaves", "nodes")
+
+    def __init__(self, outputs: Iterable[Tensor | GradientEdge]) -> None:
+        self.nodes: set[_Node] = set()
+        nodes = self.nodes
+        ends: list[_Node] = []
+        waiting: list[_Node] = []
+        add, take, wait, end = nodes.add, waiting.pop, waiting.append, ends.append
+        found: Iterable[tuple[_Node, int]] = [(_node(output), 0) for output in outputs]
+        while True:
+            for node, _ in found:
+                if node is not None and node not in nodes:
+                    add(node)
+                    if node.__class__ is _ACCUMULATE:
+                        end(node)
+                    else:
+                        wait(node)
+            if not waiting:
+                break
+            found = take().next_functions
+        leaves = [node.variable for node in ends]
+        self.leaves: dict[int, Tensor] = {id(leaf): leaf for leaf in leaves}
+        if _several_processes():
+            for node in nodes:
+                # A parameter that this process has not used gets the gradient of those that have.
+                if node.__class__.__name__ == "_DDPSinkBackward":
+                    parameters = node.ddp_weakref().parameters()
+                    self.leaves.update((id(leaf), leaf) for leaf in parameters if leaf.requires_grad)
 
 
-def _node(output: Tensor) -> _Node | None:
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _node(output: Tensor | GradientEdge) -> _Node | None:
+    if isinstance(output, GradientEdge):
+        return output.node
     if output.grad_fn is not None or not output.requires_grad:
         return output.grad_fn
     return torch.autograd.graph.get_gradient_edge(output).node
-
-
-def leaves_of(nodes: Iterable[_Node]) -> list[Tensor]:
-    """The leaves among `nodes`, and those that a reduction between processes writes to.
-
-    Args:
-        nodes: nodes of a graph.
-    """
-    leaves = [node.variable for node in nodes if node.__class__ is _ACCUMULATE]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        known = {id(leaf) for leaf in leaves}
-        for node in nodes:
-            # A parameter that this process has not used gets the gradient of those that have.
-            if node.__class__.__name__ == "_DDPSinkBackward":
-                parallel = node.ddp_weakref()
-                leaves += [p for p in parallel.parameters() if p.requires_grad and id(p) not in known]
-                known.update(map(id, leaves))
-    return leaves
 
 
 def as_leaves(inputs: Sequence[Tensor | GradientEdge]) -> list[Tensor]:

@@ -42,24 +42,37 @@ class Retained:
     In their own dtype: small gradients of half precision activations can become zero when they are divided.
 
     Args:
-        inputs: what backward was asked to write to; empty for all leaves.
-        taken: the tensors that are seen to already, by identity; these are added.
+        tensors: the tensors.
+
+    Attributes:
+        taken: their identities.
     """
 
     __slots__ = ("_before", "_tensors", "taken")
 
-    def __init__(self, inputs: Iterable[Any], taken: set[int]) -> None:
-        tensors = [each for each in inputs if isinstance(each, Tensor) and not each.is_leaf]
-        if _known:
-            live = [(key, reference()) for key, reference in list(_known.items())]
-            for key, tensor in live:
-                if tensor is None:
-                    _known.pop(key, None)
-                elif all(tensor is not each for each in tensors):
-                    tensors.append(tensor)
-        self._tensors = [tensor for tensor in tensors if id(tensor) not in taken]
-        self.taken = {id(tensor) for tensor in self._tensors}
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self.taken = {id(tensor) for tensor in tensors}
         self._before: list[Tensor | None] = []
+
+    @classmethod
+    def of(cls, inputs: Iterable[Any], taken: set[int]) -> Retained | None:
+        """Those of one backward, or None where there are none.
+
+        Args:
+            inputs: what backward was asked to write to; empty for all leaves.
+            taken: the tensors that are seen to already, by identity.
+        """
+        if not inputs and not _known:
+            return None
+        tensors = {id(each): each for each in inputs if isinstance(each, Tensor) and not each.is_leaf}
+        for key, reference in list(_known.items()):
+            tensor = reference()
+            if tensor is None:
+                _known.pop(key, None)
+            else:
+                tensors[key] = tensor
+        return cls([tensor for key, tensor in tensors.items() if key not in taken])
 
     def put_aside(self) -> None:
         """Leaves the tensors without a gradient."""

@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from torchturbo._dynamo import untraced
 from torchturbo.errors import ScalingError
 from torchturbo.regions import _own_scalers
-from torchturbo.regions._leaves import as_leaves, leaves_of, nodes_of
+from torchturbo.regions._leaves import Graph, as_leaves
 from torchturbo.regions._retained import Retained
 from torchturbo.regions._scaler import Scaler, all_finite, unscale, values_of
 
@@ -90,14 +90,14 @@ def scaled_backward(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kwar
         scale = scaler.begin()
         found = engine(outputs, _times(grads, scale), keep, create, inputs, *rest, **kwargs)
         return tuple(None if grad is None else grad * (1.0 / scale) for grad in found)
-    nodes = nodes_of(outputs)
-    if _own_scalers.scaled(scaler, nodes):
+    graph = Graph(outputs)
+    if _own_scalers.scaled(scaler, graph.nodes):
         return engine(*args, **kwargs)
     window = Window(scaler)
     _open.append(window)
     _C._stash_obj_in_tls(_KEY, window)
     try:
-        return _run(window, nodes, engine, (outputs, _times(grads, window.scale), keep, create, inputs, *rest), kwargs)
+        return _run(window, graph, engine, (outputs, _times(grads, window.scale), keep, create, inputs, *rest), kwargs)
     finally:
         _forget(_KEY)
         _open.remove(window)
@@ -118,7 +118,7 @@ def backward_in(window: Window, engine: _Engine, args: tuple[Any, ...], kwargs: 
     outputs, grads, *rest = args
     if _begins_anew():
         grads = _times(grads, window.scale)
-    return _run(window, nodes_of(outputs), engine, (outputs, grads, *rest), kwargs)
+    return _run(window, Graph(outputs), engine, (outputs, grads, *rest), kwargs)
 
 
 @untraced
@@ -147,21 +147,25 @@ def _times(grads: Iterable[Tensor | None], scale: float) -> tuple[Tensor | None,
 
 
 @untraced
-def _run(window: Window, nodes: set[Any], engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _run(window: Window, graph: Graph, engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     create, inputs = args[3], args[4]
-    leaves = [leaf for leaf in (as_leaves(inputs) if inputs else leaves_of(nodes)) if id(leaf) not in window.taken]
+    leaves = {id(leaf): leaf for leaf in as_leaves(inputs)} if inputs else graph.leaves
+    if window.taken:
+        leaves = {key: leaf for key, leaf in leaves.items() if key not in window.taken}
     _refuse(window, leaves)
-    leaves = [leaf for leaf in leaves if leaf.is_leaf]
+    retained = Retained.of(inputs, window.taken)
+    if inputs:
+        leaves = {key: leaf for key, leaf in leaves.items() if leaf.is_leaf}
     hooked, plain = _by_hooks(leaves, create)
     standing = _grads(plain)
-    retained = Retained(inputs, window.taken)
     undo: list[Callable[[], None]] = []
     scaled = False
-    taken = {id(leaf) for leaf in leaves} | retained.taken
+    taken = leaves.keys() if retained is None else leaves.keys() | retained.taken
     window.taken |= taken
     try:
-        _forget_what_is_gone(window.scaler, leaves)
-        retained.put_aside()
+        _forget_what_is_gone(window.scaler, leaves.values())
+        if retained is not None:
+            retained.put_aside()
         for leaf in hooked:
             undo.append(_divide_first(window, leaf))
         scaled = True
@@ -171,33 +175,38 @@ def _run(window: Window, nodes: set[Any], engine: _Engine, args: tuple[Any, ...]
     finally:
         if scaled:
             _unscale(window, plain)
-        for each in reversed(undo):
-            each()
-        _check(window, hooked)
-        retained.put_back(window.scale, create)
+        if hooked:
+            for each in reversed(undo):
+                each()
+            _check(window, hooked)
+        if retained is not None:
+            retained.put_back(window.scale, create)
         window.taken -= taken
 
 
-def _by_hooks(leaves: list[Tensor], create: bool) -> tuple[list[Tensor], list[Tensor]]:
+def _by_hooks(leaves: dict[int, Tensor], create: bool) -> tuple[list[Tensor], list[Tensor]]:
     """The leaves whose gradient is divided before it is added to what stands in ``.grad``, and the others.
 
     They are those with hooks, which see it; all, where it is to be differentiated further.
     """
     if create:
-        return leaves, []
-    hooked = [leaf for leaf in leaves if leaf._backward_hooks or leaf._post_accumulate_grad_hooks]
+        return list(leaves.values()), []
+    hooked = [leaf for leaf in leaves.values() if leaf._backward_hooks or leaf._post_accumulate_grad_hooks]
     if not hooked:
-        return [], leaves
+        return hooked, list(leaves.values())
     # Two leaves may share one gradient.
     theirs = {id(leaf.grad) for leaf in hooked if leaf.grad is not None}
     known = {id(leaf) for leaf in hooked}
-    hooked += [leaf for leaf in leaves if id(leaf) not in known and id(leaf.grad) in theirs]
+    hooked += [leaf for key, leaf in leaves.items() if key not in known and id(leaf.grad) in theirs]
     known.update(map(id, hooked))
-    return hooked, [leaf for leaf in leaves if id(leaf) not in known]
+    return hooked, [leaf for key, leaf in leaves.items() if key not in known]
 
 
-def _refuse(window: Window, leaves: list[Tensor]) -> None:
-    for leaf in leaves:
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _refuse(window: Window, leaves: dict[int, Tensor]) -> None:
+    for leaf in leaves.values():
         if leaf.dtype is torch.float16 or getattr(leaf, "grad_dtype", None) is torch.float16:
             what = "parameters" if isinstance(leaf, torch.nn.Parameter) else "tensors cut out of the graph (detach())"
             raise ScalingError(
@@ -205,14 +214,15 @@ def _refuse(window: Window, leaves: list[Tensor]) -> None:
                 "and small gradients would become zero in them. Keep parameters in float32 with model.float() and let "
                 "autocast compute in fp16 (cut tensors out with .detach().float()), or use autocast=None"
             )
-        if type(leaf).__name__ in ("DTensor", "FlatParameter"):
+        if leaf.__class__ not in _PLAIN and leaf.__class__.__name__ in ("DTensor", "FlatParameter"):
             raise ScalingError(
                 "parameters that are sharded between processes (FSDP) overflow on one process alone, which this "
                 "version does not tell the others: use autocast='bf16', which needs no scaling"
             )
-    for other in _open:
-        if other is not window and not other.taken.isdisjoint(map(id, leaves)):
-            raise ScalingError("two threads run backward into the same parameters at once, which cannot be scaled")
+    if len(_open) > 1:
+        for other in _open:
+            if other is not window and not other.taken.isdisjoint(leaves):
+                raise ScalingError("two threads run backward into the same parameters at once, which cannot be scaled")
 
 
 def _grads(leaves: Iterable[Tensor]) -> list[Tensor]:
@@ -220,17 +230,17 @@ def _grads(leaves: Iterable[Tensor]) -> list[Tensor]:
     return list({id(grad): grad for leaf in leaves if (grad := leaf.grad) is not None}.values())
 
 
-def _forget_what_is_gone(scaler: Scaler, leaves: list[Tensor]) -> None:
+def _forget_what_is_gone(scaler: Scaler, leaves: Iterable[Tensor]) -> None:
     """An overflow is over with the gradient that it was in."""
-    for leaf in leaves:
-        if leaf.grad is None or (scaler.is_bad(leaf) and not values_of(leaf.grad.detach()).any()):
-            scaler.cleared(leaf)
+    if scaler.any_bad:
+        for leaf in leaves:
+            if leaf.grad is None or (scaler.is_bad(leaf) and not values_of(leaf.grad.detach()).any()):
+                scaler.cleared(leaf)
 
 
 @torch.no_grad()
 def _scale(grads: list[Tensor], scale: float) -> None:
-    for grad in grads:
-        values_of(grad).mul_(scale)
+    torch._foreach_mul_([values_of(grad) for grad in grads], scale)
 
 
 def _unscale(window: Window, leaves: list[Tensor]) -> None:

@@ -172,6 +172,11 @@ class Scaler:
         if self._bad:
             self._bad.pop(id(leaf), None)
 
+    @property
+    def any_bad(self) -> bool:
+        """Whether any leaf's gradient may have overflowed."""
+        return bool(self._bad)
+
     def is_bad(self, leaf: Tensor) -> bool:
         """Whether a leaf's gradient overflowed in a backward, and no step has been skipped for it yet."""
         known = self._bad.get(id(leaf)) if self._bad else None
@@ -218,7 +223,7 @@ class Scaler:
                 self.cleared(leaf)
 
 
-def all_finite(grads: Iterable[Tensor]) -> bool:
+def all_finite(grads: list[Tensor]) -> bool:
     """Whether no gradient holds inf or nan.
 
     Args:
@@ -226,40 +231,59 @@ def all_finite(grads: Iterable[Tensor]) -> bool:
     """
     # One kernel for all of them; it writes what it reads, which a graph over a gradient would take for a change.
     plain = [grad for grad in grads if not grad.requires_grad]
-    others = [grad for grad in grads if grad.requires_grad]
+    others = grads if len(plain) < len(grads) else ()
     return unscale(plain, 1.0) and all(bool(torch.isfinite(values_of(grad.detach())).all()) for grad in others)
 
 
-_one_of: dict[tuple[torch.device, float], Tensor] = {}
+class _Numbers(threading.local):
+    """The numbers that the kernel is given as tensors, of this thread: it writes one of them."""
+
+    def __init__(self) -> None:
+        self.inverse: dict[tuple[torch.device, float], Tensor] = {}
+        self.found: dict[torch.device, Tensor] = {}
 
 
-def unscale(grads: Iterable[Tensor], inverse: float) -> bool:
+_numbers = _Numbers()
+
+
+def unscale(grads: list[Tensor], inverse: float) -> bool:
     """Multiplies gradients in place, and returns whether all of them are finite.
 
     Args:
         grads: dense or sparse, of any devices and dtypes.
         inverse: what to multiply by.
     """
-    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    if not grads:
+        return True
+    device, dtype = grads[0].device, grads[0].dtype
     for grad in grads:
-        if grad.layout is not torch.strided or grad.is_complex():
-            grad = values_of(grad)
-        group = groups.get(kind := (grad.device, grad.dtype))
-        if group is None:
-            groups[kind] = [grad]
-        else:
-            group.append(grad)
-    found = []
+        if grad.dtype is not dtype or grad.layout is not torch.strided or grad.requires_grad or grad.device != device:
+            return _unscale_in_groups(grads, inverse)
+    return _unscale_alike(grads, inverse, device)
+
+
+def _unscale_in_groups(grads: list[Tensor], inverse: float) -> bool:
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for grad in map(values_of, grads):
+        groups.setdefault((grad.device, grad.dtype), []).append(grad)
     with torch.no_grad():
-        for (device, _), group in groups.items():
-            factor = _one_of.get((device, inverse))
-            if factor is None:
-                if len(_one_of) > 64:
-                    _one_of.clear()
-                factor = _one_of[device, inverse] = torch.tensor(inverse, dtype=torch.float32, device=device)
-            found.append(torch.zeros((), dtype=torch.float32, device=device))
-            torch._amp_foreach_non_finite_check_and_unscale_(group, found[-1], factor)
-    return not any(map(bool, found))
+        return all([_unscale_alike(group, inverse, device) for (device, _), group in groups.items()])
+
+
+def _unscale_alike(grads: list[Tensor], inverse: float, device: torch.device) -> bool:
+    factor = _numbers.inverse.get((device, inverse))
+    if factor is None:
+        if len(_numbers.inverse) > 64:
+            _numbers.inverse.clear()
+        factor = _numbers.inverse[device, inverse] = torch.tensor(inverse, dtype=torch.float32, device=device)
+    found = _numbers.found.get(device)
+    if found is None:
+        found = _numbers.found[device] = torch.zeros((), dtype=torch.float32, device=device)
+    torch._amp_foreach_non_finite_check_and_unscale_(grads, found, factor)
+    if found.item():
+        found.zero_()
+        return False
+    return True
 
 
 def values_of(grad: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
+import torch
 import torch.optim.optimizer as optimizers
 from torch import Tensor
 
@@ -19,10 +20,11 @@ from torchturbo._dynamo import untraced
 from torchturbo.errors import ScalingError
 from torchturbo.regions import _retained
 from torchturbo.regions._calls import Exchange, code_like
-from torchturbo.regions._here import thread
+from torchturbo.regions._here import back, off, resume, thread
 from torchturbo.regions._own_scalers import scale_calls
 from torchturbo.regions._scaled import current_window
 from torchturbo.regions._scaler import Scaler
+from torchturbo.regions._steps import Step
 
 _MODULE = vars(optimizers)
 _Optimizer = optimizers.Optimizer
@@ -50,18 +52,24 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return run(*args, **kwargs)
     optimizer = args[0]
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
-    if len(args) > 1 and callable(args[1]):
-        args = (optimizer, _finite(args[1], scaler, leaves), *args[2:])
-    elif callable(kwargs.get("closure")):
-        kwargs = {**kwargs, "closure": _finite(kwargs["closure"], scaler, leaves)}
-    elif not scaler.allows(leaves):
+    closure = kwargs.get("closure") if len(args) == 1 else args[1]
+    if closure is None and not scaler.allows(leaves):
         scaler.noted(leaves, ran=False)
+        resume()
         return None
+    resume()
+    torch.clear_autocast_cache()
+    step = Step(0, off(here))
+    if closure is not None:
+        closure = step.around(_finite(closure, scaler, leaves))
+        args, kwargs = (optimizer, closure, *args[2:]), {**kwargs}
+        kwargs.pop("closure", None)
     here.stepping.append(id(optimizer))
     try:
         result = run(*args, **kwargs)
     finally:
         here.stepping.pop()
+        back(here, step.before)
     scaler.noted(leaves, ran=True)
     return result
 
@@ -69,6 +77,7 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 def _finite(closure: Callable[[], Any], scaler: Scaler, leaves: list[Tensor]) -> Callable[[], Any]:
     """A closure that is evaluated again, at smaller scales, until its gradients are finite."""
 
+    @untraced
     def run() -> Any:
         for _ in range(_TRIES):
             result = closure()
@@ -82,7 +91,7 @@ def _finite(closure: Callable[[], Any], scaler: Scaler, leaves: list[Tensor]) ->
             f"{scaler.get_scale():g}): look for inf or nan in the data, the loss or the forward pass"
         )
 
-    return untraced(run)
+    return run
 
 
 def _closing_over(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.regions._here import Before, Here, back, off, resume, set_after, thread
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """An optimizer step under way, with autocast off until it ends.
 
     Attributes:
@@ -67,7 +67,7 @@ def _running() -> set[int]:
 
 
 @untraced
-def failed_steps(here: Here) -> Iterator[_Step]:
+def failed_steps(here: Here) -> Iterator[Step]:
     """The steps that run no more, but whose exception is still kept and their frames with it; newest first."""
     running = _running()
     while here.steps and here.steps[-1].frame not in running:
@@ -111,14 +111,14 @@ class _Kwargs(dict[str, Any]):
 @untraced
 def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     here = thread.here
-    if not here.devices:
+    if not here.devices or here.stepping:
         return None
     if here.steps:
         heal(here)
     if here.after:
         resume()
     torch.clear_autocast_cache()
-    step = _Step(id(sys._getframe(1)), off(here))
+    step = Step(id(sys._getframe(1)), off(here))
     here.steps.append(step)
     if len(args) > 1 and callable(args[1]):
         args = (args[0], step.around(args[1]), *args[2:])
