@@ -33,6 +33,7 @@ ORDER = (
     "_plan",  # from these to decisions; pure
     "_program",  # a plan, ready to be put in force
     "_stack",  # what is in force over what
+    "_active",  # one entry of a block
     "_turbo",  # decisions put in force
     "_environment",  # the environment variables that overrule torch
     "_report",  # what is in force, in words
@@ -48,7 +49,7 @@ ORDER = (
 )
 # What waits in a function until it is needed may point up, where this says why.
 UPWARDS = {
-    ("_turbo", "_report"): "Active.report() is a method of what is below the report",
+    ("_active", "_report"): "Active.report() is a method of what is below the report",
     ("_report", "torchturbo"): "a report says which torchturbo made it",
 }
 
@@ -97,7 +98,7 @@ def test_an_import_that_points_up_would_be_seen(tmp_path: Path) -> None:
     files = {
         "__init__.py": "from torchturbo._turbo import turbo",
         "errors.py": "def late():\n    from torchturbo import settings",
-        "_turbo.py": "def late():\n    from torchturbo._report import report",
+        "_active.py": "def late():\n    from torchturbo._report import report",
         "_report.py": "from torchturbo._turbo import turbo",
         "_stack.py": "if TYPE_CHECKING:\n    from torchturbo._turbo import turbo\nimport torchturbo.cli.run",
         "settings/cudnn.py": "from torchturbo.settings._base import Cell\nfrom torchturbo.settings.float32 import tf32",

@@ -13,6 +13,7 @@ import torch
 from torchturbo import PROFILES, Profile, accelerate, errors, turbo
 from torchturbo._catalogue import OPTIONS, SETTINGS
 from torchturbo.errors import (
+    AccumulationError,
     OptionNameError,
     OptionValueError,
     ProfileNameError,
@@ -280,15 +281,19 @@ def test_the_error_of_the_block_itself_comes_first(refusing: Callable[[], None])
     assert error.__notes__ == [f"torchturbo: {REFUSED}"]
 
 
+ELSEWHERE = {ScalingError, AccumulationError}
+"""What only training raises; tests/scaling and tests/accumulating test what it says."""
+
+
 def test_the_tree_of_errors_is_as_drawn() -> None:
     drawn = errors.__doc__ or ""
     found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, TurboError)]
-    assert len(found) == 9
+    assert len(found) == 10
     for error in found:
         (line,) = (
             line for line in drawn.splitlines() if f"─ {error.__name__} " in line or line.strip() == error.__name__
         )
         others = [base.__name__ for base in error.__bases__ if base.__module__ == "builtins"]
         assert error is TurboError or all(f"({base})" in line for base in others), error
-    raised = {error for _, error, _ in MESSAGES} | {WrongThreadError, RestoreError, ScalingError, TurboError}
+    raised = {error for _, error, _ in MESSAGES} | {WrongThreadError, RestoreError, *ELSEWHERE, TurboError}
     assert set(found) <= raised, "an error has no test of its message"

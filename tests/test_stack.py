@@ -10,7 +10,8 @@ from tests.laws.layers import Ours
 from tests.laws.world import World, replaced
 from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError
-from torchturbo.settings._base import Cell, always, keep
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import always, keep
 
 
 @pytest.fixture

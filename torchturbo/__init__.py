@@ -32,8 +32,9 @@ torchturbo.errors.OptionNameError: there is no option 'cudnn_bencmark': did you 
 """
 
 from torchturbo._accelerate import accelerate, restore, scaler_of
+from torchturbo._active import Active
 from torchturbo._report import Report, report
-from torchturbo._turbo import Active, turbo
+from torchturbo._turbo import turbo
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.regions._scaler import Scaler
 

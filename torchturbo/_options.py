@@ -96,6 +96,9 @@ class Options(TypedDict, total=False):
     num_threads: int
     """How many threads one operation called from this thread uses on the CPU: torch.set_num_threads."""
 
+    accumulate: int
+    """Micro-batches for each step: backward averages over them, and optimizers and schedulers step after the last."""
+
     autocast: Literal["auto", "bf16", "fp16"] | bool | torch.dtype | None
     """Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."""
 

@@ -9,7 +9,8 @@ from torchturbo._plan import Plan, decide
 from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile
 from torchturbo.regions._compiled import ASKED, strictly
-from torchturbo.settings._base import Cell, Edit, Write, always, keep, own
+from torchturbo.settings._base import Cell, Write
+from torchturbo.settings._edits import Edit, always, anew, keep, own
 from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
 from torchturbo.settings.determinism import INDUCTOR
 
@@ -22,16 +23,21 @@ class Program(NamedTuple):
         plan: what it comes from.
         writes: each cell once, with its edit.
         guarded: the same, for where compiling a function in the block would leave something behind.
+        anew: the cells that hold something made for each entry.
     """
 
     hardware: Hardware
     plan: Plan
     writes: tuple[Write, ...]
     guarded: tuple[Write, ...]
+    anew: frozenset[Cell] = frozenset()
 
     def needed(self) -> tuple[Write, ...]:
         """What an entry now has to hold."""
-        return self.guarded if "torch._inductor.config" in sys.modules or compiling_changes_matmul() else self.writes
+        writes = self.guarded if "torch._inductor.config" in sys.modules or compiling_changes_matmul() else self.writes
+        if not self.anew:
+            return writes
+        return tuple((cell, always(edit.make()) if isinstance(edit, anew) else edit) for cell, edit in writes)
 
     def of(self, owned: dict[Cell, object]) -> Program:
         """The program of one `turbo` object.
@@ -80,13 +86,14 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
         if len(_MADE) >= _AT_MOST:
             _MADE.clear()
         # A block that compiles loads inductor, if not now then at the first call of a module in it.
-        program = Program(here, plan, guarded if compiles else writes, guarded)
+        made = frozenset(cell for cell, edit in writes if isinstance(edit, anew))
+        program = Program(here, plan, guarded if compiles else writes, guarded, made)
         _MADE[profile, overrides, strict] = program
     return program
 
 
 def _after(first: Edit, then: Edit) -> Edit:
-    if isinstance(then, always | own):
+    if isinstance(then, always | own | anew):
         return then
     if isinstance(first, always):
         return always(then(first.value))

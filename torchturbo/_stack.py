@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import NoReturn
 
 from torchturbo.errors import RestoreError
-from torchturbo.settings._base import Cell, Edit, Raw, Scope, Write, always
+from torchturbo.settings._base import Cell, Scope, Write
+from torchturbo.settings._edits import Edit, Raw, always
 
 Held = tuple[Cell, Edit, Raw, Raw]
 """A cell, the edit that was asked for, the raw state found, and the raw state put in force."""

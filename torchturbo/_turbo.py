@@ -8,13 +8,14 @@ import os
 import sys
 import threading
 from functools import partial
-from types import CodeType, FrameType, TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
+from torchturbo._active import Active, Open, Site
 from torchturbo._dynamo import untraced
 from torchturbo._plan import Plan
 from torchturbo._program import Program, program_of
-from torchturbo._stack import Layer, Stack
+from torchturbo._stack import Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
 from torchturbo.hardware import detect
 from torchturbo.profiles import Profile, parsed
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from torchturbo._options import Options
-    from torchturbo._report import Report
 
 _untraced = partial(untraced, and_below=True)
 
@@ -37,71 +37,13 @@ _CONTEXTLIB = vars(contextlib)
 _CAN_MOVE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 """What can be begun in one thread and ended in another."""
 
-_Site = tuple[int, CodeType, int]
-"""Who opened a block: the identity of the frame that must close it (0 for none), and the code and instruction."""
-
-
-class _Open(list["Active"]):
-    """One thread's blocks, oldest first; and those of them that another thread has closed as far as it could."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.astray: list[Active] = []
-        self.thread = threading.current_thread()
-
 
 class _Thread(threading.local):
     def __init__(self) -> None:
-        self.open = _Open()
+        self.open = Open()
 
 
 _THREAD = _Thread()
-
-
-class Active(Layer):
-    """One entry of a block, in force until it is left."""
-
-    __slots__ = ("_open", "_owner", "_program", "_site")
-
-    def __init__(self, owner: turbo, program: Program, opened: _Open, site: _Site) -> None:
-        self.writes = program.needed()
-        self.held = []
-        self._owner = owner
-        self._program = program
-        self._open = opened
-        self._site = site
-
-    @property
-    def plan(self) -> Plan:
-        """What was decided, and why."""
-        return self._program.plan
-
-    @property
-    def where(self) -> str:
-        """The line that opened the block, as ``file:line``; of an accelerated function its own first line."""
-        # Finding the line takes longer than opening the block does, so it waits until somebody asks.
-        _, code, instruction = self._site
-        line = next((n for start, end, n in code.co_lines() if start <= instruction < end and n), code.co_firstlineno)
-        return f"{code.co_filename}:{line}"
-
-    @property
-    def scaler(self) -> Scaler | None:
-        """What scales the gradients of backward in fp16, or None where nothing has to be scaled."""
-        return scaler_in(self.writes)
-
-    @property
-    def thread(self) -> str:
-        """The name of the thread that opened the block."""
-        return self._open.thread.name
-
-    def report(self) -> Report:
-        """Prints what this block put in force, and returns it."""
-        from torchturbo._report import report
-
-        return report(self)
-
-    def __repr__(self) -> str:
-        return f"<Active {self.plan.profile.name!r} at {self.where} in {self.thread}>"
 
 
 class turbo:
@@ -186,7 +128,7 @@ class turbo:
             _leave_elsewhere(active)
         _leave(active, error)
 
-    def _sought(self, opened: _Open, frame: FrameType) -> Active:
+    def _sought(self, opened: Open, frame: FrameType) -> Active:
         """The block of this object to leave: the newest that `frame` opened, or the newest of all.
 
         Another thread's, if it is there alone or a generator opened it there, is closed as far as this thread can.
@@ -218,7 +160,7 @@ class turbo:
 
 
 @_untraced
-def _enter(owner: turbo, site: _Site) -> Active:
+def _enter(owner: turbo, site: Site) -> Active:
     """Opens a block."""
     program = owner._program
     if program is None or program.hardware is not detect():
@@ -243,6 +185,12 @@ def _enter(owner: turbo, site: _Site) -> Active:
 def _leave(active: Active, error: BaseException | None) -> None:
     """Closes a block of this thread, whose body ended with `error` or with none."""
     opened = active._open
+    if active._program.anew and error is None:
+        try:
+            active.flush()
+        except BaseException as failed:
+            _leave(active, failed)
+            raise
     try:
         with _LOCK:
             try:
@@ -275,7 +223,7 @@ def _made_again(kind: type[turbo], profile: Profile, strict: bool, overrides: tu
     return made
 
 
-def _close_astray(opened: _Open) -> None:
+def _close_astray(opened: Open) -> None:
     """Puts this thread's own state back for blocks that other threads have closed."""
     with _LOCK:
         while opened.astray:

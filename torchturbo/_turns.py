@@ -13,9 +13,11 @@ from typing import Any
 
 import wrapt
 
+from torchturbo._active import Active, Site
 from torchturbo._dynamo import untraced
-from torchturbo._turbo import _LOCK, _STACK, _THREAD, Active, _close_astray, _enter, _leave, _Site, turbo
-from torchturbo.settings._base import Cell, Raw, Write, always
+from torchturbo._turbo import _LOCK, _STACK, _THREAD, _close_astray, _enter, _leave, turbo
+from torchturbo.settings._base import Cell, Write
+from torchturbo.settings._edits import Raw, always
 
 
 class Turns:
@@ -28,7 +30,7 @@ class Turns:
 
     __slots__ = ("_changed", "_kept", "_owner", "_site")
 
-    def __init__(self, owner: turbo, site: _Site) -> None:
+    def __init__(self, owner: turbo, site: Site) -> None:
         self._owner = owner
         self._site = site
         # The block, and those that the code has opened and not left; each with what the code has changed in it, in any
@@ -85,7 +87,7 @@ def _over(writes: tuple[Write, ...], changed: dict[Cell, Raw]) -> tuple[Write, .
 
 
 def _changed(layer: Active) -> dict[Cell, Raw]:
-    """What stands in this thread's newest layer other than as it was put."""
+    """What stands in this thread's newest layer other than as it was put, and what was made for its entry."""
     newer = _STACK.layers[_STACK.layers.index(layer) + 1 :]
     changed = {}
     for cell, _, _, put in layer.held:
@@ -93,7 +95,7 @@ def _changed(layer: Active) -> dict[Cell, Raw]:
         if cell.scope == "process" and any(other.place(cell) is not None for other in newer):
             continue
         now = cell.read()
-        if now != put:
+        if now != put or cell in layer._program.anew:
             changed[cell] = now
     return changed
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import wrapt
 
+from torchturbo._active import Site
 from torchturbo._dynamo import run_as_it_is, untraced
-from torchturbo._turbo import _enter, _leave, _Site, turbo
+from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo._turns import Make, Turns, async_generator, coroutine, generator
 from torchturbo.errors import TargetError
 from torchturbo.regions.compiling import Function, call_function
@@ -35,7 +36,7 @@ _IN_TURNS: tuple[tuple[Callable[[Any], bool], Callable[[Make, Turns], Any]], ...
 )
 
 
-def site_of(target: Any) -> _Site:
+def site_of(target: Any) -> Site:
     """Where the code of a target is; of one that has none, who asked for it to be accelerated."""
     for candidate in (inspect.unwrap(target), target, _called(target)):
         code = getattr(candidate, "__code__", None)

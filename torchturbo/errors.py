@@ -8,11 +8,13 @@
     ├── ProfileNameError   (LookupError)   a profile that does not exist; names the near ones
     ├── TargetError        (TypeError)     `accelerate` cannot decorate this; says what to do instead
     ├── ScalingError       (RuntimeError)  fp16 gradients that cannot be scaled; says what to write instead
+    ├── AccumulationError  (RuntimeError)  a step that cannot wait for its micro-batches; says what to write
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
     ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
     └── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
 
     CompileWarning         (UserWarning)   what was to be compiled runs eagerly; says what and why
+    AccumulationWarning    (UserWarning)   a step was taken before all its micro-batches had come
     ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
 
 Errors about what was asked are raised before anything has been changed.
@@ -58,6 +60,14 @@ class WrongThreadError(TurboError, RuntimeError):
 
 class RestoreError(TurboError, RuntimeError):
     """torch refused a value that had to be put back."""
+
+
+class AccumulationError(TurboError, RuntimeError):
+    """A step that cannot wait for the rest of its micro-batches; says what to write instead."""
+
+
+class AccumulationWarning(UserWarning):
+    """A step was taken before all its micro-batches had come."""
 
 
 class ScalingWarning(UserWarning):

@@ -23,7 +23,7 @@ from tests.laws.pristine import HAS_CELLS, isolated
 from tests.laws.timeline import Timeline
 from tests.laws.violation import Violation, holds
 from torchturbo.errors import WrongThreadError
-from torchturbo.settings._base import always
+from torchturbo.settings._edits import always
 from torchturbo.testing import pretend
 
 _C: Any = torch._C

@@ -11,7 +11,8 @@ import torch
 
 from torchturbo._catalogue import OPTIONS, SETTINGS
 from torchturbo.hardware import Hardware
-from torchturbo.settings._base import Cell, Edit, Group, Raw, Setting, Write
+from torchturbo.settings._base import Cell, Group, Setting, Write
+from torchturbo.settings._edits import Edit, Raw
 from torchturbo.testing import MACHINES, pretend
 
 VALUES: dict[str, tuple[object, ...]] = {
@@ -22,6 +23,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "growth_factor": (2.0, 4.0),
     "backoff_factor": (0.5, 0.25),
     "growth_interval": (1, 2000),
+    "accumulate": (1, 4),
 }
 """What to try where a setting's values cannot be listed. A new setting of that kind says here what to try."""
 

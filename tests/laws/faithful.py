@@ -9,8 +9,9 @@ from tests.laws.crew import Crew, in_new_thread
 from tests.laws.layers import Maker, Ours
 from tests.laws.look import State, differences, look
 from tests.laws.violation import Violation, holds
-from torchturbo.settings._base import Cell, Raw
+from torchturbo.settings._base import Cell
 from torchturbo.settings._cells import UNDECIDED
+from torchturbo.settings._edits import Raw
 
 
 def unchanged(before: State, what: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError
-from torchturbo.settings._base import Cell, Raw, Scope, Write
+from torchturbo.settings._base import Cell, Scope, Write
+from torchturbo.settings._edits import Raw
 
 SCOPES: tuple[Scope, ...] = ("process", "thread")
 

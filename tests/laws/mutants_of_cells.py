@@ -12,7 +12,8 @@ from tests.laws.exclusive import exclusive
 from tests.laws.faithful import faithful, scope_is_true
 from torchturbo._catalogue import SETTINGS
 from torchturbo.hardware import Hardware
-from torchturbo.settings._base import Cell, Raw, Setting, Write
+from torchturbo.settings._base import Cell, Setting, Write
+from torchturbo.settings._edits import Raw
 
 
 def otherwise() -> None:

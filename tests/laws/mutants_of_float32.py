@@ -17,8 +17,9 @@ from tests.laws.pristine import HAS_CELLS, isolated
 from tests.laws.start import PRECISIONS, play_precision
 from tests.witness.memory import CELLS
 from torchturbo.settings import _cells, _cudnn, _matmul, cudnn, mkldnn
-from torchturbo.settings._base import Cell, Raw
+from torchturbo.settings._base import Cell
 from torchturbo.settings._cudnn import CUDNN, Cudnn
+from torchturbo.settings._edits import Raw
 from torchturbo.settings._matmul import MATMUL, Matmul
 from torchturbo.settings.mkldnn import MKLDNN
 

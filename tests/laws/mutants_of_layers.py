@@ -11,7 +11,8 @@ from tests.laws.catalogue import everything_at_once
 from tests.laws.layers import SCOPES, Maker, Plain, PlainLayer
 from tests.laws.pristine import isolated
 from torchturbo.errors import RestoreError
-from torchturbo.settings._base import Cell, Raw, Scope, Write
+from torchturbo.settings._base import Cell, Scope, Write
+from torchturbo.settings._edits import Raw
 
 Law = Callable[[Any], None]
 

@@ -16,9 +16,10 @@ from tests.laws.start import Step, play_precision
 from tests.laws.violation import holds
 from tests.witness.memory import CELLS
 from torchturbo._catalogue import SETTINGS
-from torchturbo.settings._base import Cell, Raw, Write, keep
+from torchturbo.settings._base import Cell, Write
 from torchturbo.settings._cells import UNDECIDED
 from torchturbo.settings._cudnn import CUDNN
+from torchturbo.settings._edits import Raw, keep
 from torchturbo.settings._matmul import MATMUL
 from torchturbo.settings.mkldnn import MKLDNN
 

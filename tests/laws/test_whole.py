@@ -21,7 +21,8 @@ from tests.laws.pristine import isolated
 from torchturbo import _plan
 from torchturbo._catalogue import SETTINGS
 from torchturbo.errors import RestoreError
-from torchturbo.settings._base import Cell, Raw
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import Raw
 from torchturbo.testing import pretend
 
 

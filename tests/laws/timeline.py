@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from torchturbo.settings._base import Edit, Raw
+from torchturbo.settings._edits import Edit, Raw
 
 
 @dataclass

@@ -16,7 +16,8 @@ from tests.laws.newest import Interrupted
 from tests.laws.violation import Violation, holds
 from tests.laws.world import EDITS, World
 from torchturbo.errors import RestoreError
-from torchturbo.settings._base import Cell, Edit, Raw, Write
+from torchturbo.settings._base import Cell, Write
+from torchturbo.settings._edits import Edit, Raw
 
 ASKED = {"number": "2", "pair": "(1, 2)", "own": "1", "point": "(1, 1, 1)"}
 ERRORS: tuple[type[BaseException], ...] = (RuntimeError, Interrupted)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torchturbo.settings._base import Cell, Edit, Raw, always, keep
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import Edit, Raw, always, keep
 
 
 class Point(NamedTuple):

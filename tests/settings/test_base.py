@@ -9,7 +9,8 @@ import torch
 
 from torchturbo.errors import OptionValueError
 from torchturbo.settings import _base
-from torchturbo.settings._base import BOOL, Cell, Setting, Values, always, cell, choice, keep, moved, number, simple
+from torchturbo.settings._base import BOOL, Cell, Setting, Values, cell, choice, moved, number, simple
+from torchturbo.settings._edits import always, keep
 from torchturbo.testing import MACHINES
 
 

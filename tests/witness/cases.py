@@ -41,7 +41,10 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "anomaly": (True, False),
     "grad": (True, False),
     "default_dtype": ("float32", "float64", "bfloat16", "float16"),
-    "autocast": ("auto", "bf16", None),
+    "autocast": ("auto", "bf16", "fp16", None),
+    "accumulate": (1, 2, 4),
+    "init_scale": (1.0, 2.0**20),
+    "growth_interval": (1, 2000),
     # Nothing compiles by itself: what compiling leaves is watched by tests.compiling.
     "compile": (False, True, "max-autotune", {"backend": "eager", "dynamic": False}),
 }

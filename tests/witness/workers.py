@@ -61,7 +61,9 @@ def work(*, optimizer: bool) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         if optimizer:
             torch.optim.SGD([weight], lr=0.1).step()
-        # After a backward a region is off until the next forward.
-        torch.nn.Identity()(weight)
+        # After a backward a region is off until the next forward; one that is not compiled, for its hook.
+        forward = torch.nn.Identity()
+        forward.register_forward_hook(lambda *args: None)
+        forward(weight)
     except (RuntimeError, NotImplementedError, Warning):
         return

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from torchturbo import _environment, hardware
+from torchturbo._active import Active
 from torchturbo._environment import Circumstances
 from torchturbo._report.advice import advise
 from torchturbo._report.data import Report, Versions
 from torchturbo._report.engine import Engine, still
 from torchturbo._report.precision import contradictions
 from torchturbo._report.rows import read_rows
-from torchturbo._turbo import Active
 from torchturbo.regions.compiling import compilations
 from torchturbo.settings._base import TORCH
 

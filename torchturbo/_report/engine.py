@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torchturbo import _turbo
+from torchturbo._active import Active
 from torchturbo._plan import Decision
 from torchturbo._report.data import Block
-from torchturbo._turbo import Active
-from torchturbo.settings._base import Cell, Raw, Scope, Setting
+from torchturbo.settings._base import Cell, Scope, Setting
+from torchturbo.settings._edits import Raw
 
 
 @contextmanager

@@ -9,18 +9,21 @@ done in threads that have none.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from torchturbo._dynamo import untraced
-from torchturbo.regions import _steps
-from torchturbo.regions._here import Factors, back, off, set_after, stay_off, thread
+from torchturbo.regions import _schedules, _steps
+from torchturbo.regions._accumulating import Accumulation
+from torchturbo.regions._here import Factors, Here, back, off, set_after, stay_off, thread
 from torchturbo.regions._scaled import backward_in, current_window, scaled_backward
 from torchturbo.regions._scaler import Scaler
-from torchturbo.regions._skipping import scaling_closed, scaling_opened
-from torchturbo.settings._base import Cell, Raw, Write, always
+from torchturbo.regions._skipping import steps_closed, steps_opened
+from torchturbo.settings._base import Cell, Write
+from torchturbo.settings._edits import Raw, always
 
 _Engine = Callable[..., Any]
 
@@ -29,7 +32,7 @@ _Engine = Callable[..., Any]
 def _run(engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One backward, with autocast off where this thread's region has put it on, and scaled where that asks for it."""
     here = thread.here
-    if not here.devices:
+    if not here.devices and here.accumulating is None:
         # A device's thread, which runs part of a scaled backward, has no region.
         window = current_window()
         return engine(*args, **kwargs) if window is None else backward_in(window, engine, args, kwargs)
@@ -40,7 +43,10 @@ def _run(engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     outermost = kwargs.get("accumulate_grad") and torch._C._current_graph_task_id() == -1
     before = off(here)
     try:
-        result = engine(*args, **kwargs) if here.scaler is None else scaled_backward(here.scaler, engine, args, kwargs)
+        if here.scaler is None and here.accumulating is None:
+            result = engine(*args, **kwargs)
+        else:
+            result = scaled_backward(here.scaler, here.accumulating, engine, args, kwargs)
     except BaseException:
         back(here, before)
         raise
@@ -111,27 +117,37 @@ def _read_region() -> Region:
     return torch.is_autocast_cache_enabled(), here.devices, here.scaler, here.after
 
 
+@contextmanager
+def _changing(here: Here) -> Iterator[None]:
+    """Has watched what a thread's region needs watched, before and after it changes."""
+    was, stepped = _watched(here), _steps_watched(here)
+    yield
+    if (now := _watched(here)) != was:
+        (_watch.opened if now else _watch.closed)()
+    if (now := _steps_watched(here)) != stepped:
+        (steps_opened if now else steps_closed)()
+
+
+def _watched(here: Here) -> bool:
+    return bool(here.devices) or here.accumulating is not None
+
+
+def _steps_watched(here: Here) -> bool:
+    return here.scaler is not None or here.accumulating is not None
+
+
 def _write_region(raw: Region, over: Raw) -> None:
     cache, devices, scaler, after = raw
     here = thread.here
     if here.steps:
         # Steps that failed in a region end with it: what they would return to is being written away.
         deque(_steps.failed_steps(here), maxlen=0)
-    if devices:
-        if not here.devices:
-            _watch.opened()
-    elif here.devices:
-        _watch.closed()
-    here.devices = devices
+    if (devices, scaler) != (here.devices, here.scaler):
+        with _changing(here):
+            here.devices, here.scaler = devices, scaler
+            here.user_scales = None
+            here.scaled_by_user.clear()
     here.changes += 1
-    if scaler is not here.scaler:
-        if here.scaler is None:
-            scaling_opened()
-        elif scaler is None:
-            scaling_closed()
-        here.scaler = scaler
-        here.user_scales = None
-        here.scaled_by_user.clear()
     if after is not here.after:
         set_after(here, after)
     if cache:
@@ -155,14 +171,41 @@ FACTORS = Cell("how a scale of gradients moves", "thread", _read_factors, _write
 """How the scale of a scaler that has not begun will start and move."""
 
 
+def _read_accumulating() -> Accumulation | None:
+    return thread.here.accumulating
+
+
+def _write_accumulating(raw: Accumulation | None, over: Raw) -> None:
+    here = thread.here
+    if (raw is None) != (here.accumulating is None):
+        (_schedules.closed if raw is None else _schedules.opened)()
+    with _changing(here):
+        here.accumulating = raw
+
+
+ACCUMULATING = Cell("accumulated gradients", "thread", _read_accumulating, _write_accumulating)
+"""What accumulates gradients over micro-batches."""
+
+
 def scaler_in(writes: tuple[Write, ...]) -> Scaler | None:
     """What scales in a block that writes these, or None.
 
     Args:
         writes: its cells and edits.
     """
-    for cell, edit in writes:
-        if cell is REGION and isinstance(edit, always):
-            scaler: Scaler | None = edit.value[2]
-            return scaler
-    return None
+    put: Region | None = _put(REGION, writes)
+    return None if put is None else put[2]
+
+
+def accumulating_in(writes: tuple[Write, ...]) -> Accumulation | None:
+    """What accumulates in a block that writes these, or None.
+
+    Args:
+        writes: its cells and edits.
+    """
+    put: Accumulation | None = _put(ACCUMULATING, writes)
+    return put
+
+
+def _put(cell: Cell, writes: tuple[Write, ...]) -> Raw:
+    return next((edit.value for each, edit in writes if each is cell and isinstance(edit, always)), None)

@@ -25,7 +25,8 @@ from torchturbo.regions._compiler import lenience
 from torchturbo.regions._here import thread
 from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, left_alone
 from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_module, taken_apart
-from torchturbo.settings._base import Cell, Raw
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import Raw
 
 _Kept = tuple["weakref.ref[torch.nn.Module]", dict[tuple[Any, ...], Target]]
 _kept: dict[int, _Kept] = {}

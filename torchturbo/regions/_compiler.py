@@ -19,7 +19,8 @@ import torch
 from torchturbo._dynamo import untraced
 from torchturbo.errors import CompileWarning
 from torchturbo.regions._targets import AT_MOST, Record, Target, here
-from torchturbo.settings._base import TORCH, Raw
+from torchturbo.settings._base import TORCH
+from torchturbo.settings._edits import Raw
 
 PATIENCE = 5.0
 """Seconds that a compilation may take before it says that it is under way."""

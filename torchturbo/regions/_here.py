@@ -18,6 +18,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.regions._calls import module_calls
 
 if TYPE_CHECKING:
+    from torchturbo.regions._accumulating import Accumulation
     from torchturbo.regions._scaler import Scaler
 
 
@@ -42,6 +43,8 @@ class Here:
 
     Attributes:
         devices: the device types that the region put under autocast; empty where no region is open.
+        accumulating: what accumulates gradients over micro-batches, or None.
+        in_scheduler: whether a scheduler takes a step.
         factors: how the scale of a new scaler starts and moves.
         scaler: what scales the gradients of backward, or None.
         after: whether a backward has ended and autocast is off until the step has ended, or a module is called.
@@ -55,10 +58,12 @@ class Here:
     """
 
     __slots__ = (
+        "accumulating",
         "after",
         "changes",
         "devices",
         "factors",
+        "in_scheduler",
         "scaled_by_user",
         "scaler",
         "stepping",
@@ -68,6 +73,8 @@ class Here:
 
     def __init__(self) -> None:
         self.devices: tuple[str, ...] = ()
+        self.accumulating: Accumulation | None = None
+        self.in_scheduler = False
         self.factors = Factors()
         self.scaler: Scaler | None = None
         self.after = False

@@ -232,7 +232,7 @@ def all_finite(grads: list[Tensor]) -> bool:
     # One kernel for all of them; it writes what it reads, which a graph over a gradient would take for a change.
     plain = [grad for grad in grads if not grad.requires_grad]
     others = grads if len(plain) < len(grads) else ()
-    return unscale(plain, 1.0) and all(bool(torch.isfinite(values_of(grad.detach())).all()) for grad in others)
+    return unscale_in_place(plain, 1.0) and all(bool(torch.isfinite(values_of(grad.detach())).all()) for grad in others)
 
 
 class _Numbers(threading.local):
@@ -246,7 +246,7 @@ class _Numbers(threading.local):
 _numbers = _Numbers()
 
 
-def unscale(grads: list[Tensor], inverse: float) -> bool:
+def unscale_in_place(grads: list[Tensor], inverse: float) -> bool:
     """Multiplies gradients in place, and returns whether all of them are finite.
 
     Args:

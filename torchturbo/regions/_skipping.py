@@ -1,8 +1,8 @@
-"""Optimizer steps that do not happen, because a gradient is not finite.
+"""Optimizer steps that do not happen: a gradient is not finite, or micro-batches are still to come.
 
-Written by hand, `GradScaler.step` does not call the optimizer then: no state moves, no hook runs, no counter of a
-subclass counts. torch puts one and the same wrapper around the ``step`` of every class of optimizers, and so the code
-of these wrappers is exchanged while some thread scales; schedulers, which hold the wrapper itself, are reached too.
+Written by hand, the optimizer is not called then: no state moves, no hook runs, no counter of a subclass counts. torch
+puts one and the same wrapper around the ``step`` of every class of optimizers, and so the code of these wrappers is
+exchanged while some thread scales or accumulates; schedulers, which hold the wrapper itself, are reached too.
 """
 
 from __future__ import annotations
@@ -44,24 +44,29 @@ _THEIRS: CodeType = _WRAPPER.__code__
 @untraced
 def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     here = thread.here
-    scaler = here.scaler
-    if scaler is None and (window := current_window()) is not None:
-        scaler = window.scaler
+    scaler, accumulating = here.scaler, here.accumulating
+    if scaler is None and accumulating is None and (window := current_window()) is not None:
+        scaler, accumulating = window.scaler, window.accumulating
+    if here.user_scales:
+        scaler = None
     run = FunctionType(_THEIRS, _MODULE, "step", None, (CellType(func),))
-    if scaler is None or here.user_scales or not args or id(args[0]) in here.stepping:
+    if (scaler is None and accumulating is None) or not args or id(args[0]) in here.stepping:
         return run(*args, **kwargs)
     optimizer = args[0]
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
-    closure = kwargs.get("closure") if len(args) == 1 else args[1]
-    if closure is None and not scaler.allows(leaves):
+    if accumulating is not None and not accumulating.happens(optimizer, leaves, args[1:], kwargs):
+        resume()
+        return None
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    if scaler is not None and not callable(closure) and not scaler.allows(leaves):
         scaler.noted(leaves, ran=False)
         resume()
         return None
     resume()
     torch.clear_autocast_cache()
     step = Step(0, off(here))
-    if closure is not None:
-        closure = step.around(_finite(closure, scaler, leaves))
+    if callable(closure):
+        closure = step.around(closure if scaler is None else _finite(closure, scaler, leaves))
         args, kwargs = (optimizer, closure, *args[2:]), {**kwargs}
         kwargs.pop("closure", None)
     here.stepping.append(id(optimizer))
@@ -70,7 +75,8 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     finally:
         here.stepping.pop()
         back(here, step.before)
-    scaler.noted(leaves, ran=True)
+    if scaler is not None:
+        scaler.noted(leaves, ran=True)
     return result
 
 
@@ -108,11 +114,16 @@ _OURS = code_like(_WRAPPER, _closing_over(_nothing), _step)
 # ------------------------------------------------------------------------------------------------- in place meanwhile
 
 
-def _classes(above: type) -> Iterator[type]:
+def classes_below(above: type) -> Iterator[type]:
+    """Every class that derives from another, some of them more than once.
+
+    Args:
+        above: that one.
+    """
     kind: type
     for kind in type.__subclasses__(above):
         yield kind
-        yield from _classes(kind)
+        yield from classes_below(kind)
 
 
 def _wrappers(kind: type) -> Iterator[Any]:
@@ -153,20 +164,20 @@ _first_of_a_class = Exchange(_PATCH, code_like(_PATCH, _standing_in, _patch_step
 _regions = 0
 
 
-def scaling_opened() -> None:
-    """Counts a thread that scales. Always under the lock of the stack, as `scaling_closed` is."""
+def steps_opened() -> None:
+    """Counts a thread that scales or accumulates. Always under the lock of the stack, as `steps_closed` is."""
     global _regions
     _regions += 1
     if _regions == 1:
         _first_of_a_class.opened()
-        for kind in _classes(_Optimizer):
+        for kind in classes_below(_Optimizer):
             _exchange(kind)
         scale_calls.opened()
         _retained.watch()
 
 
-def scaling_closed() -> None:
-    """Counts a thread that scales no more."""
+def steps_closed() -> None:
+    """Counts a thread that does no more."""
     global _regions
     _regions -= 1
     if not _regions:

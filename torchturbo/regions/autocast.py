@@ -17,7 +17,8 @@ import torch
 from torchturbo.hardware import Hardware, detect
 from torchturbo.regions._backward import REGION
 from torchturbo.regions._scaler import Scaler
-from torchturbo.settings._base import Cell, Raw, Setting, Values, Write, always, own
+from torchturbo.settings._base import Cell, Setting, Values, Write
+from torchturbo.settings._edits import Raw, always, own
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 DTYPES = (torch.bfloat16, torch.float16)

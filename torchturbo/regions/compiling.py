@@ -17,7 +17,8 @@ from torchturbo.errors import OptionValueError, near
 from torchturbo.regions._compiled import ASKED, asked_by, call_compiled, forget
 from torchturbo.regions._functions import Function, call_function
 from torchturbo.regions._targets import Asked, Compiled, compilations
-from torchturbo.settings._base import TORCH, Setting, Values, always
+from torchturbo.settings._base import TORCH, Setting, Values
+from torchturbo.settings._edits import always
 
 __all__ = ["Compiled", "Function", "Keywords", "call_compiled", "call_function", "compilations", "compile", "forget"]
 

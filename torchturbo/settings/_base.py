@@ -16,11 +16,9 @@ import torch
 
 from torchturbo.errors import OptionValueError, near
 from torchturbo.hardware import Hardware
+from torchturbo.settings._edits import Edit, Raw, always
 
 Scope = Literal["process", "thread"]
-Raw = Any
-Edit = Callable[[Raw], Raw]
-"""From the raw state beneath to the raw state wanted; pure, so that a layer below can leave first."""
 Write = tuple["Cell", Edit]
 
 TORCH = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
@@ -63,44 +61,6 @@ def cell(getter: str, setter: str, scope: Scope = "process") -> Cell | None:
         put(raw)
 
     return Cell(getter, scope, get, write)
-
-
-class always:
-    """The edit that puts `value` in force whatever is beneath."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Raw) -> None:
-        self.value = value
-
-    def __call__(self, beneath: Raw) -> Raw:
-        return self.value
-
-
-class own:
-    """The edit that puts in force something of the `turbo` object's own, which all its entries share.
-
-    Args:
-        make: makes it, at the first entry.
-        raw: from that to raw state.
-    """
-
-    __slots__ = ("_alone", "make", "raw")
-
-    def __init__(self, make: Callable[[], Any], raw: Callable[[Any], Raw]) -> None:
-        self.make = make
-        self.raw = raw
-        self._alone: Raw = None
-
-    def __call__(self, beneath: Raw) -> Raw:
-        """For whom no object stands."""
-        self._alone = self._alone or self.raw(self.make())
-        return self._alone
-
-
-def keep(beneath: Raw) -> Raw:
-    """The edit that changes nothing, for a cell that must be put back after somebody else changed it."""
-    return beneath
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchturbo.settings._base import Cell, Edit
+from torchturbo.settings._base import Cell
 from torchturbo.settings._cells import HAS_CELLS, HAS_DEFAULT, UNDECIDED, get, put, raw_all, raw_leaf
+from torchturbo.settings._edits import Edit
 
 _C: Any = torch._C
 

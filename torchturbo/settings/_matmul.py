@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchturbo.settings._base import Cell, Edit, Raw, always
+from torchturbo.settings._base import Cell
 from torchturbo.settings._cells import HAS_CELLS, get, put, raw_leaf
+from torchturbo.settings._edits import Edit, Raw, always
 
 _C: Any = torch._C
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from torchturbo.settings._base import Cell, Raw, simple
+from torchturbo.settings._base import Cell, simple
+from torchturbo.settings._edits import Raw
 
 _C: Any = torch._C
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from torchturbo.hardware import Hardware
-from torchturbo.settings._base import TORCH, Cell, Raw, Setting, Values, cell, choice, simple
+from torchturbo.settings._base import TORCH, Cell, Setting, Values, cell, choice, simple
+from torchturbo.settings._edits import Raw
 
 _C: Any = torch._C
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from torchturbo.hardware import Hardware
-from torchturbo.settings._base import TORCH, Cell, Raw, Scope, Setting, Write, always, cell, choice, keep, simple
+from torchturbo.settings._base import TORCH, Cell, Scope, Setting, Write, cell, choice, simple
+from torchturbo.settings._edits import Raw, always, keep
 
 _C: Any = torch._C
 

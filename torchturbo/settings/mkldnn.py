@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torchturbo.hardware import Hardware
-from torchturbo.settings._base import Cell, Raw, Setting, always, cell, choice, simple
+from torchturbo.settings._base import Cell, Setting, cell, choice, simple
 from torchturbo.settings._cells import HAS_CELLS, get, put, raw_leaf
+from torchturbo.settings._edits import Raw, always
 
 
 class Mkldnn(NamedTuple):

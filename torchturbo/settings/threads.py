@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from torchturbo.settings._base import Cell, Raw, number, simple
+from torchturbo.settings._base import Cell, number, simple
+from torchturbo.settings._edits import Raw
 
 _writing = threading.Lock()
 

@@ -1,0 +1,168 @@
+"""The gradients of leaves, scaled while a backward runs, and true before and after it and for hooks within it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from torchturbo._dynamo import untraced
+from torchturbo.errors import ScalingError
+from torchturbo.regions._scaler import Scaler, all_finite, unscale_in_place, values_of
+
+
+def by_hooks(leaves: dict[int, Tensor], create: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """The leaves whose gradient is divided before it is added to what stands in ``.grad``, and the others.
+
+    They are those with hooks, which see it; all, where it is to be differentiated further.
+
+    Args:
+        leaves: the leaves, by identity.
+        create: whether it is.
+    """
+    if create:
+        return list(leaves.values()), []
+    hooked = [leaf for leaf in leaves.values() if leaf._backward_hooks or leaf._post_accumulate_grad_hooks]
+    if not hooked:
+        return hooked, list(leaves.values())
+    # Two leaves may share one gradient.
+    theirs = {id(leaf.grad) for leaf in hooked if leaf.grad is not None}
+    known = {id(leaf) for leaf in hooked}
+    hooked += [leaf for key, leaf in leaves.items() if key not in known and id(leaf.grad) in theirs]
+    known.update(map(id, hooked))
+    return hooked, [leaf for key, leaf in leaves.items() if key not in known]
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def refuse(leaves: Mapping[int, Tensor]) -> None:
+    """Raises for leaves whose gradients cannot be scaled.
+
+    Args:
+        leaves: the leaves, by identity.
+
+    Raises:
+        ScalingError: some are float16 themselves, or are sharded between processes.
+    """
+    for leaf in leaves.values():
+        if leaf.dtype is torch.float16 or getattr(leaf, "grad_dtype", None) is torch.float16:
+            what = "parameters" if isinstance(leaf, torch.nn.Parameter) else "tensors cut out of the graph (detach())"
+            raise ScalingError(
+                f"fp16 gradients cannot be scaled back: {what} of shape {tuple(leaf.shape)} are float16 themselves, "
+                "and small gradients would become zero in them. Keep parameters in float32 with model.float() and let "
+                "autocast compute in fp16 (cut tensors out with .detach().float()), or use autocast=None"
+            )
+        if leaf.__class__ not in _PLAIN and leaf.__class__.__name__ in ("DTensor", "FlatParameter"):
+            raise ScalingError(
+                "parameters that are sharded between processes (FSDP) overflow on one process alone, which this "
+                "version does not tell the others: use autocast='bf16', which needs no scaling"
+            )
+
+
+def gradients_of(leaves: Iterable[Tensor]) -> list[Tensor]:
+    """The gradients of leaves, each once.
+
+    Args:
+        leaves: the leaves.
+    """
+    return list({id(grad): grad for leaf in leaves if (grad := leaf.grad) is not None}.values())
+
+
+def forget_what_is_gone(scaler: Scaler, leaves: Iterable[Tensor]) -> None:
+    """Has no overflow outlive the gradient that it was in.
+
+    Args:
+        scaler: has noted it.
+        leaves: those that a backward is about to write to.
+    """
+    if scaler.any_bad:
+        for leaf in leaves:
+            if leaf.grad is None or (scaler.is_bad(leaf) and not values_of(leaf.grad.detach()).any()):
+                scaler.cleared(leaf)
+
+
+@torch.no_grad()
+def scale_in_place(grads: list[Tensor], scale: float) -> None:
+    """Multiplies gradients that stand before a backward adds to them.
+
+    Args:
+        grads: dense or sparse, each once.
+        scale: what to multiply by.
+    """
+    torch._foreach_mul_([values_of(grad) for grad in grads], scale)
+
+
+def unscale_leaves(scaler: Scaler, scale: float, leaves: list[Tensor]) -> None:
+    """Divides what a backward has left, and notes whose gradients have overflowed.
+
+    Args:
+        scaler: notes it.
+        scale: what to divide by.
+        leaves: the leaves, all of whose gradients are scaled.
+    """
+    grads = gradients_of(leaves)
+    if unscale_in_place(grads, 1.0 / scale):
+        scaler.finite(grads)
+    else:
+        _note_overflow(scaler, leaves)
+
+
+def check_leaves(scaler: Scaler, leaves: list[Tensor]) -> None:
+    """Notes whose gradients have overflowed after they were divided: a reduction brings that of other processes.
+
+    Args:
+        scaler: notes it.
+        leaves: the leaves.
+    """
+    grads = gradients_of(leaves)
+    if all_finite(grads):
+        scaler.finite(grads)
+    else:
+        _note_overflow(scaler, leaves)
+
+
+def _note_overflow(scaler: Scaler, leaves: list[Tensor]) -> None:
+    for leaf in leaves:
+        if leaf.grad is not None and not bool(torch.isfinite(values_of(leaf.grad)).all()):
+            scaler.overflowed(leaf, True)
+
+
+def divide_first(scaler: Scaler, scale: float, leaf: Tensor) -> Callable[[], None]:
+    """Has a leaf's gradient divided before its hooks see it, and before it is added to what stands there.
+
+    Args:
+        scaler: notes an overflow.
+        scale: what to divide by.
+        leaf: the leaf.
+
+    Returns:
+        what ends that.
+    """
+    inverse = 1.0 / scale
+
+    @untraced
+    def divide(grad: Tensor) -> Tensor:
+        true = grad * inverse
+        if not scaler.is_bad(leaf):
+            scaler.overflowed(leaf, ~torch.isfinite(values_of(true.detach())).all())
+        return true
+
+    handle: RemovableHandle = leaf.register_hook(divide)  # type: ignore[no-untyped-call]
+    hooks: Any = leaf._backward_hooks
+    if len(hooks) > 1:
+        _move_to_front(hooks, handle.id)
+    return handle.remove
+
+
+def _move_to_front(hooks: OrderedDict[int, Any], key: int) -> None:
+    # torch goes through the dict beneath, in which move_to_end moves nothing.
+    ours = hooks.pop(key)
+    theirs = list(hooks.items())
+    hooks.clear()
+    hooks[key] = ours
+    hooks.update(theirs)

@@ -1,0 +1,59 @@
+"""Edits: from the raw state of a cell to the raw state wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Raw = Any
+Edit = Callable[[Raw], Raw]
+"""From the raw state beneath to the raw state wanted; pure, so that a layer below can leave first."""
+
+
+class always:
+    """The edit that puts `value` in force whatever is beneath."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Raw) -> None:
+        self.value = value
+
+    def __call__(self, beneath: Raw) -> Raw:
+        return self.value
+
+
+class _Made:
+    """An edit that puts in force what is made for somebody; called as it is, what is made for nobody in particular.
+
+    Args:
+        make: makes it.
+        raw: from that to raw state.
+    """
+
+    __slots__ = ("_alone", "make", "raw")
+
+    def __init__(self, make: Callable[[], Any], raw: Callable[[Any], Raw] = lambda made: made) -> None:
+        self.make = make
+        self.raw = raw
+        self._alone: Raw = None
+
+    def __call__(self, beneath: Raw) -> Raw:
+        self._alone = self._alone or self.raw(self.make())
+        return self._alone
+
+
+class own(_Made):
+    """The edit that puts in force something of the `turbo` object's own, which all its entries share."""
+
+    __slots__ = ()
+
+
+class anew(_Made):
+    """The edit that puts in force something that is made for each entry."""
+
+    __slots__ = ()
+
+
+def keep(beneath: Raw) -> Raw:
+    """The edit that changes nothing, for a cell that must be put back after somebody else changed it."""
+    return beneath
