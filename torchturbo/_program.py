@@ -45,8 +45,9 @@ class Program(NamedTuple):
         Args:
             owned: what that object has of its own, by cell, to which is added what it lacks.
         """
+        values = {decision.name: decision.value for decision in self.plan.decisions}
         edits = {
-            cell: always(edit.raw(owned.setdefault(cell, edit.make())))
+            cell: always(edit.raw(owned[cell] if cell in owned else owned.setdefault(cell, edit.make(values))))
             for cell, edit in self.writes
             if isinstance(edit, own)
         }

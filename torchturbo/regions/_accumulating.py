@@ -33,8 +33,10 @@ class _Sum:
 
     __slots__ = ("leaf", "newest", "owner", "ready", "so_far")
 
-    def __init__(self, leaf: Tensor) -> None:
-        self.leaf = weakref.ref(leaf)
+    def __init__(self, leaf: Tensor, known: dict[int, _Sum]) -> None:
+        # Backward comes to leaves that nobody steps with, inputs and those that a checkpoint makes.
+        key = id(leaf)
+        self.leaf = weakref.ref(leaf, lambda _: known.pop(key, None))
         self.so_far: Tensor | None = None
         self.newest: Tensor | None = None
         self.ready: tuple[Tensor, int] | None = None
@@ -91,7 +93,7 @@ class Accumulation:
     def _sum(self, leaf: Tensor) -> _Sum:
         known = self._of_leaf.get(id(leaf))
         if known is None or known.leaf() is not leaf:
-            known = self._of_leaf[id(leaf)] = _Sum(leaf)
+            known = self._of_leaf[id(leaf)] = _Sum(leaf, self._of_leaf)
         return known
 
     def begin(self, leaves: Mapping[int, Tensor]) -> None:
@@ -115,13 +117,13 @@ class Accumulation:
         own = self._sum(leaf)
         return (own,) if own.owner is None else own.owner.sums
 
-    def end(self, leaves: Mapping[int, Tensor]) -> None:
+    def end(self, leaves: Iterable[Tensor]) -> None:
         """Keeps what a backward has left, before the loop clips it.
 
         Args:
-            leaves: what it wrote to, by identity.
+            leaves: what it wrote to.
         """
-        for leaf in leaves.values():
+        for leaf in leaves:
             own = self._sum(leaf)
             if leaf.grad is not None and not (own.owner and own.owner.waiting == self.every - 1):
                 own.newest = leaf.grad.detach().clone()

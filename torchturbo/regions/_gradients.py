@@ -26,7 +26,14 @@ def by_hooks(leaves: dict[int, Tensor], create: bool) -> tuple[list[Tensor], lis
     """
     if create:
         return list(leaves.values()), []
-    hooked = [leaf for leaf in leaves.values() if leaf._backward_hooks or leaf._post_accumulate_grad_hooks]
+    # Those too whose gradient somebody differentiates further: it must not be written to before it has been used.
+    hooked = [
+        leaf
+        for leaf in leaves.values()
+        if leaf._backward_hooks
+        or leaf._post_accumulate_grad_hooks
+        or (leaf.grad is not None and leaf.grad.requires_grad)
+    ]
     if not hooked:
         return hooked, list(leaves.values())
     # Two leaves may share one gradient.
@@ -40,17 +47,21 @@ def by_hooks(leaves: dict[int, Tensor], create: bool) -> tuple[list[Tensor], lis
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def refuse(leaves: Mapping[int, Tensor]) -> None:
+def refuse(leaves: Mapping[int, Tensor], *, goes_on: bool) -> None:
     """Raises for leaves whose gradients cannot be scaled.
 
     Args:
-        leaves: the leaves, by identity.
+        leaves: the leaves, by identity, and what else has been asked for.
+        goes_on: whether the backward goes on with the gradients of another one, as a checkpoint's does, which takes
+            from the tensors that it has cut out what it goes on with.
 
     Raises:
         ScalingError: some are float16 themselves, or are sharded between processes.
     """
     for leaf in leaves.values():
         if leaf.dtype is torch.float16 or getattr(leaf, "grad_dtype", None) is torch.float16:
+            if not leaf.is_leaf or (goes_on and not isinstance(leaf, torch.nn.Parameter)):
+                continue
             what = "parameters" if isinstance(leaf, torch.nn.Parameter) else "tensors cut out of the graph (detach())"
             raise ScalingError(
                 f"fp16 gradients cannot be scaled back: {what} of shape {tuple(leaf.shape)} are float16 themselves, "
@@ -71,19 +82,6 @@ def gradients_of(leaves: Iterable[Tensor]) -> list[Tensor]:
         leaves: the leaves.
     """
     return list({id(grad): grad for leaf in leaves if (grad := leaf.grad) is not None}.values())
-
-
-def forget_what_is_gone(scaler: Scaler, leaves: Iterable[Tensor]) -> None:
-    """Has no overflow outlive the gradient that it was in.
-
-    Args:
-        scaler: has noted it.
-        leaves: those that a backward is about to write to.
-    """
-    if scaler.any_bad:
-        for leaf in leaves:
-            if leaf.grad is None or (scaler.is_bad(leaf) and not values_of(leaf.grad.detach()).any()):
-                scaler.cleared(leaf)
 
 
 @torch.no_grad()
@@ -132,11 +130,11 @@ def _note_overflow(scaler: Scaler, leaves: list[Tensor]) -> None:
             scaler.overflowed(leaf, True)
 
 
-def divide_first(scaler: Scaler, scale: float, leaf: Tensor) -> Callable[[], None]:
+def divide_first(scaler: Scaler | None, scale: float, leaf: Tensor) -> Callable[[], None]:
     """Has a leaf's gradient divided before its hooks see it, and before it is added to what stands there.
 
     Args:
-        scaler: notes an overflow.
+        scaler: notes an overflow; or None.
         scale: what to divide by.
         leaf: the leaf.
 
@@ -148,7 +146,7 @@ def divide_first(scaler: Scaler, scale: float, leaf: Tensor) -> Callable[[], Non
     @untraced
     def divide(grad: Tensor) -> Tensor:
         true = grad * inverse
-        if not scaler.is_bad(leaf):
+        if scaler is not None and not scaler.is_bad(leaf):
             scaler.overflowed(leaf, ~torch.isfinite(values_of(true.detach())).all())
         return true
 

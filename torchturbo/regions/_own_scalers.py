@@ -14,6 +14,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.errors import ScalingError
 from torchturbo.regions._calls import Exchange, code_like
 from torchturbo.regions._here import thread
+from torchturbo.regions._leaves import Graph
 from torchturbo.regions._scaler import Scaler
 
 
@@ -39,6 +40,19 @@ _FUNCTION: Any = vars(torch.amp.GradScaler)["scale"]
 _THEIRS = _FUNCTION.__code__
 scale_calls = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _scale))
 """`torch.amp.GradScaler.scale`, watched while some thread scales."""
+
+
+@untraced
+def has_scaled(outputs: Iterable[Any]) -> bool:
+    """Whether the user's own scaler has scaled what gradients are asked of.
+
+    Args:
+        outputs: what they are asked of.
+    """
+    here = thread.here
+    if not here.scaled_by_user:
+        return bool(here.user_scales)
+    return not Graph(outputs).nodes.isdisjoint(here.scaled_by_user)
 
 
 @untraced

@@ -11,8 +11,11 @@ part of it, and finds its window by what torch carries from thread to thread wit
 
 from __future__ import annotations
 
+import ctypes
 import sys
+import weakref
 from collections.abc import Callable, Iterable
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -28,7 +31,6 @@ from torchturbo.regions._gradients import (
     by_hooks,
     check_leaves,
     divide_first,
-    forget_what_is_gone,
     gradients_of,
     refuse,
     scale_in_place,
@@ -42,9 +44,6 @@ _Engine = Callable[..., Any]
 _Outputs = tuple[Tensor | GradientEdge, ...]
 _KEY = "torchturbo.window"
 _C: Any = torch._C
-_forget: Callable[[str], None] = getattr(_C, "_remove_obj_from_tls", None) or (
-    lambda key: _C._stash_obj_in_tls(key, None)
-)
 
 
 class Window:
@@ -58,9 +57,11 @@ class Window:
         scale: the factor.
         divisor: the micro-batches that it is averaged over.
         taken: the leaves that are seen to, by identity.
+        reached: the leaves that it has come to, where their gradients are accumulated.
+        within: leaves that only backwards within it have come to, which stay scaled until it ends.
     """
 
-    __slots__ = ("accumulating", "divisor", "scale", "scaler", "taken")
+    __slots__ = ("accumulating", "divisor", "reached", "scale", "scaler", "taken", "within")
 
     def __init__(self, scaler: Scaler | None, accumulating: Accumulation | None) -> None:
         self.scaler = scaler
@@ -68,6 +69,9 @@ class Window:
         self.scale = 1.0 if scaler is None else scaler.begin()
         self.divisor = 1 if accumulating is None else accumulating.every
         self.taken: set[int] = set()
+        # A checkpoint goes on with the gradients of the leaves that it makes, and drops them: they must not stay here.
+        self.reached: list[weakref.ref[Tensor]] = []
+        self.within: list[weakref.ref[Tensor]] = []
 
     def begun(self, grads: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
         """The gradients that a backward begins with, scaled and averaged."""
@@ -78,12 +82,47 @@ class Window:
 
 _open: list[Window] = []
 """The windows of all threads."""
+_LEFT_ALONE = object()
+"""Stands for the window of a backward that a region leaves as it is."""
+
+
+@cache
+def _stash_owns() -> bool:
+    """Whether torch counts its reference to what it stashes; up to 2.11 it gives back one that it has not taken."""
+    probe = object()
+    before = sys.getrefcount(probe)
+    _C._stash_obj_in_tls(_KEY, probe)
+    owns = sys.getrefcount(probe) > before
+    if not owns:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(probe))
+    return owns
+
+
+@untraced
+def _stash(window: object | None) -> None:
+    """Has this thread, and those that run parts of its backward, be in a window, or in none."""
+    if window is None and _remove is not None:
+        _remove(_KEY)
+        return
+    if not _stash_owns():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(window))
+    _C._stash_obj_in_tls(_KEY, window)
+
+
+_remove: Callable[[str], None] | None = getattr(_C, "_remove_obj_from_tls", None)
+
+
+@untraced
+def running() -> object | None:
+    """The window of the backward that this thread runs a part of; None outside of regions that scale."""
+    return _C._get_obj_in_tls(_KEY) if _C._is_key_in_tls(_KEY) else None
 
 
 @untraced
 def current_window() -> Window | None:
     """The scaled backward that this thread runs a part of, or None."""
-    return _C._get_obj_in_tls(_KEY) if _open and _C._is_key_in_tls(_KEY) else None
+    found = running() if _open else None
+    return found if isinstance(found, Window) else None
 
 
 @untraced
@@ -108,17 +147,16 @@ def scaled_backward(
         ScalingError: it cannot be scaled; nothing has run.
         AccumulationError: it cannot be accumulated; nothing has run.
     """
-    window = current_window()
-    if window is not None:
-        return backward_in(window, engine, args, kwargs)
+    within = running()
+    if isinstance(within, Window):
+        return backward_in(within, engine, args, kwargs)
+    if within is not None:
+        return engine(*args, **kwargs)
     outputs, grads, keep, create, inputs, *rest = args
     if not kwargs["accumulate_grad"]:
-        if scaler is None or not create or _is_transformed(outputs):
-            return engine(*args, **kwargs)
-        # As torch's documentation has it for penalties on gradients: they are differentiated further, so they are true.
-        scale = scaler.begin()
-        found = engine(outputs, _times(grads, scale), keep, create, inputs, *rest, **kwargs)
-        return tuple(None if grad is None else grad * (1.0 / scale) for grad in found)
+        if scaler is None or not create or _is_transformed(outputs) or _own_scalers.has_scaled(outputs):
+            return _left_alone(engine, args, kwargs)
+        return _differentiable(scaler, engine, args, kwargs)
     graph = Graph(outputs)
     if scaler is not None and _own_scalers.scaled(scaler, graph.nodes):
         if accumulating is not None:
@@ -126,15 +164,48 @@ def scaled_backward(
                 "accumulate= and a GradScaler of the loop's own do not go together, which would unscale sums that are "
                 "not whole: take the GradScaler away, and the block scales"
             )
-        return engine(*args, **kwargs)
+        return _left_alone(engine, args, kwargs)
     window = Window(scaler, accumulating)
     _open.append(window)
-    _C._stash_obj_in_tls(_KEY, window)
+    _stash(window)
     try:
         return _run(window, graph, engine, (outputs, window.begun(grads), keep, create, inputs, *rest), kwargs)
     finally:
-        _forget(_KEY)
+        _stash(None)
         _open.remove(window)
+        if window.within and scaler is not None:
+            unscale_leaves(scaler, window.scale, _live(window.within))
+        if accumulating is not None:
+            accumulating.end(_live(window.reached))
+
+
+def _live(references: list[weakref.ref[Tensor]]) -> list[Tensor]:
+    return [leaf for reference in references if (leaf := reference()) is not None]
+
+
+@untraced
+def _left_alone(engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    outer = running()
+    _stash(_LEFT_ALONE)
+    try:
+        return engine(*args, **kwargs)
+    finally:
+        _stash(outer)
+
+
+@untraced
+def _differentiable(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.autograd.grad(create_graph=True)`, as torch's documentation has it: scaled, divided, and then used."""
+    outputs, grads, keep, create, inputs, *rest = args
+    scale = scaler.begin()
+    hooked = [isinstance(each, Tensor) and bool(each._backward_hooks) for each in inputs]
+    undo = [divide_first(None, scale, each) for each, has in zip(inputs, hooked, strict=True) if has]
+    try:
+        found = _left_alone(engine, (outputs, _times(grads, scale), keep, create, inputs, *rest), kwargs)
+    finally:
+        for each in undo:
+            each()
+    return tuple(grad if grad is None or has else grad * (1.0 / scale) for grad, has in zip(found, hooked, strict=True))
 
 
 @untraced
@@ -150,9 +221,10 @@ def backward_in(window: Window, engine: _Engine, args: tuple[Any, ...], kwargs: 
     if not kwargs.get("accumulate_grad"):
         return engine(*args, **kwargs)
     outputs, grads, *rest = args
+    graph = Graph(outputs)
     if _begins_anew():
-        grads = window.begun(grads)
-    return _run(window, Graph(outputs), engine, (outputs, grads, *rest), kwargs)
+        return _run(window, graph, engine, (outputs, window.begun(grads), *rest), kwargs)
+    return _run(window, graph, engine, args, kwargs, goes_on=True)
 
 
 @untraced
@@ -181,21 +253,25 @@ def _times(grads: Iterable[Tensor | None], scale: float) -> tuple[Tensor | None,
 
 
 @untraced
-def _run(window: Window, graph: Graph, engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _run(
+    window: Window,
+    graph: Graph,
+    engine: _Engine,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    goes_on: bool = False,
+) -> Any:
     inputs = args[4]
     leaves = {id(leaf): leaf for leaf in as_leaves(inputs)} if inputs else graph.leaves
     if window.taken:
         leaves = {key: leaf for key, leaf in leaves.items() if key not in window.taken}
-    accumulating = window.accumulating
-    try:
-        if accumulating is not None:
-            accumulating.begin(leaves)
-        if window.scaler is None:
-            return engine(*args, **kwargs)
-        return _run_scaled(window, window.scaler, leaves, engine, args, kwargs)
-    finally:
-        if accumulating is not None:
-            accumulating.end(leaves)
+    if window.accumulating is not None:
+        window.accumulating.begin(leaves)
+        window.reached += map(weakref.ref, leaves.values())
+    if window.scaler is None:
+        return engine(*args, **kwargs)
+    return _run_scaled(window, window.scaler, leaves, engine, args, kwargs, goes_on=goes_on)
 
 
 @untraced
@@ -206,9 +282,11 @@ def _run_scaled(
     engine: _Engine,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    *,
+    goes_on: bool,
 ) -> Any:
     create, inputs = args[3], args[4]
-    refuse(leaves)
+    refuse(leaves, goes_on=goes_on)
     _refuse_others(window, leaves)
     retained = Retained.of(inputs, window.taken)
     if inputs:
@@ -220,7 +298,7 @@ def _run_scaled(
     taken = leaves.keys() if retained is None else leaves.keys() | retained.taken
     window.taken |= taken
     try:
-        forget_what_is_gone(scaler, leaves.values())
+        scaler.forget_what_is_gone(leaves.values())
         if retained is not None:
             retained.put_aside()
         for leaf in hooked:
@@ -230,7 +308,10 @@ def _run_scaled(
             scale_in_place(standing, window.scale)
         return engine(*args, **kwargs)
     finally:
-        if scaled:
+        if scaled and goes_on:
+            window.within += map(weakref.ref, plain)
+            taken = taken - {id(leaf) for leaf in plain}
+        elif scaled:
             unscale_leaves(scaler, window.scale, plain)
         if hooked:
             for each in reversed(undo):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchturbo.errors import ScalingWarning
-from torchturbo.regions._here import Factors, thread
+from torchturbo.regions._here import Factors
 
 _LARGEST = 2.0**127
 _SMALLEST = 2.0**-126
@@ -34,12 +34,14 @@ class Scaler:
 
     Nothing has to be called: backward scales and unscales, steps with gradients that are not finite do not run, and the
     scale moves by itself at the first backward after a step. What is here can be read at any time.
+
+    Args:
+        factors: how the scale starts and moves.
     """
 
-    def __init__(self) -> None:
-        # Those of the block that the first backward runs in.
-        self._factors: Factors | None = None
-        self._scale = 0.0
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
+        self._scale = factors.init_scale
         self._tracker = 0
         self._lock = threading.RLock()
         # Since the last update of the scale: whether there was a step, and whether one was skipped.
@@ -60,11 +62,6 @@ class Scaler:
         """Whether the code inside scales its losses with a `GradScaler` of its own; None before the first backward."""
 
     # ---------------------------------------------------------------------------------------------------- to be read
-
-    @property
-    def factors(self) -> Factors:
-        """How the scale starts and moves; before the first backward what this thread's block asks for."""
-        return self._factors or thread.here.factors
 
     def get_scale(self) -> float:
         """The factor that the next backward scales its gradients by."""
@@ -107,7 +104,7 @@ class Scaler:
             if not power_of_two(value):
                 raise ValueError(f"{key}={value!r} is no power of two: scaling by it would change the gradients' bits")
         with self._lock:
-            self._factors = Factors(self.factors.init_scale, growth, backoff, int(state_dict["growth_interval"]))
+            self.factors = Factors(self.factors.init_scale, growth, backoff, int(state_dict["growth_interval"]))
             self._scale, self._tracker = scale, int(state_dict["_growth_tracker"])
             self._stepped = self._found = False
 
@@ -117,8 +114,8 @@ class Scaler:
     # ------------------------------------------------------------------------------------------------ moving the scale
 
     def _next(self) -> tuple[float, int]:
-        init, growth, backoff, interval = self.factors
-        scale, tracker = self._scale if self._factors else init, self._tracker
+        scale, tracker = self._scale, self._tracker
+        _, growth, backoff, interval = self.factors
         if not self._stepped:
             return scale, tracker
         if self._found:
@@ -130,14 +127,11 @@ class Scaler:
     def begin(self) -> float:
         """The scale for a backward that begins; it has moved, if there were steps since the last one."""
         with self._lock:
-            if self._factors is None:
-                self._factors, self._stepped = thread.here.factors, False
-                self._scale = self._factors.init_scale
             if self._stepped:
                 self._scale, self._tracker = self._next()
                 self._stepped = self._found = False
                 self._seen.clear()
-                if self._scale < 1 and not self._told:
+                if self._scale < 1 and self.skipped_steps and not self._told:
                     self._told = True
                     warnings.warn(
                         f"gradients overflow however little they are scaled: {self.skipped_steps} of "
@@ -172,10 +166,15 @@ class Scaler:
         if self._bad:
             self._bad.pop(id(leaf), None)
 
-    @property
-    def any_bad(self) -> bool:
-        """Whether any leaf's gradient may have overflowed."""
-        return bool(self._bad)
+    def forget_what_is_gone(self, leaves: Iterable[Tensor]) -> None:
+        """Has no overflow outlive the gradient that it was in.
+
+        Args:
+            leaves: some leaves.
+        """
+        for leaf in leaves if self._bad else ():
+            if self.is_bad(leaf) and (leaf.grad is None or not values_of(leaf.grad.detach()).any()):
+                self.cleared(leaf)
 
     def is_bad(self, leaf: Tensor) -> bool:
         """Whether a leaf's gradient overflowed in a backward, and no step has been skipped for it yet."""
@@ -193,7 +192,8 @@ class Scaler:
             leaves: the parameters of an optimizer.
         """
         leaves = list(leaves)
-        if self._bad and any(self.is_bad(leaf) for leaf in leaves if leaf.grad is not None):
+        self.forget_what_is_gone(leaves)
+        if self._bad and any(map(self.is_bad, leaves)):
             return False
         seen = self._seen
         unknown = []

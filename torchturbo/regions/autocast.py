@@ -8,7 +8,7 @@ optimizer steps out of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from torchturbo.hardware import Hardware, detect
 from torchturbo.regions._backward import REGION
+from torchturbo.regions._here import Factors, thread
 from torchturbo.regions._scaler import Scaler
 from torchturbo.settings._base import Cell, Setting, Values, Write
 from torchturbo.settings._edits import Raw, always, own
@@ -50,12 +51,17 @@ def _no_region(beneath: Raw) -> Raw:
     return beneath[0], (), None, False
 
 
+def _scaler(values: Mapping[str, Any]) -> Scaler:
+    """With the factors that are asked for with it, or by a block around."""
+    return Scaler(thread.here.factors._replace(**{name: values[name] for name in Factors._fields if name in values}))
+
+
 @cache
 def _edits(value: str | None, device: str) -> tuple[Write, ...]:
     if value is None:
         return ((REGION, _no_region), *((cell, _off) for cell in _ON.values()))
     if value == "fp16":
-        return (REGION, own(Scaler, lambda scaler: (False, (device,), scaler, False))), (
+        return (REGION, own(_scaler, lambda scaler: (False, (device,), scaler, False))), (
             _ON[device],
             always((True, torch.float16)),
         )

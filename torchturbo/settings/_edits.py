@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Raw = Any
@@ -22,36 +22,46 @@ class always:
         return self.value
 
 
-class _Made:
-    """An edit that puts in force what is made for somebody; called as it is, what is made for nobody in particular.
+class own:
+    """The edit that puts in force something of the `turbo` object's own, which all its entries share.
+
+    Called as it is, it puts in force what is made for nobody in particular.
 
     Args:
-        make: makes it.
+        make: makes it, from what is decided about each option.
         raw: from that to raw state.
     """
 
     __slots__ = ("_alone", "make", "raw")
 
-    def __init__(self, make: Callable[[], Any], raw: Callable[[Any], Raw] = lambda made: made) -> None:
+    def __init__(self, make: Callable[[Mapping[str, Any]], Any], raw: Callable[[Any], Raw]) -> None:
         self.make = make
         self.raw = raw
         self._alone: Raw = None
 
     def __call__(self, beneath: Raw) -> Raw:
-        self._alone = self._alone or self.raw(self.make())
+        self._alone = self._alone or self.raw(self.make({}))
         return self._alone
 
 
-class own(_Made):
-    """The edit that puts in force something of the `turbo` object's own, which all its entries share."""
+class anew:
+    """The edit that puts in force something that is made for each entry.
 
-    __slots__ = ()
+    Called as it is, it puts in force what is made for nobody in particular.
 
+    Args:
+        make: makes it.
+    """
 
-class anew(_Made):
-    """The edit that puts in force something that is made for each entry."""
+    __slots__ = ("_alone", "make")
 
-    __slots__ = ()
+    def __init__(self, make: Callable[[], Raw]) -> None:
+        self.make = make
+        self._alone: Raw = None
+
+    def __call__(self, beneath: Raw) -> Raw:
+        self._alone = self._alone or self.make()
+        return self._alone
 
 
 def keep(beneath: Raw) -> Raw:
