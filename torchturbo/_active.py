@@ -59,6 +59,16 @@ class Active(Layer):
         """What scales the gradients of backward in fp16, or None where nothing has to be scaled."""
         return scaler_in(self.writes)
 
+    def end(self) -> None:
+        """What a block that has not failed does before it ends.
+
+        Raises:
+            ScalingError: gradients overflowed in it, and the step is left to who does not know.
+        """
+        self.flush()
+        if self.scaler is not None:
+            self.scaler.refuse_a_step_outside()
+
     @property
     def is_last_micro_step(self) -> bool:
         """Whether the next optimizer step happens, where ``accumulate=`` has some wait; else True."""

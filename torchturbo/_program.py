@@ -24,6 +24,7 @@ class Program(NamedTuple):
         writes: each cell once, with its edit.
         guarded: the same, for where compiling a function in the block would leave something behind.
         anew: the cells that hold something made for each entry.
+        ends: whether something is to be done before an entry ends.
     """
 
     hardware: Hardware
@@ -31,6 +32,7 @@ class Program(NamedTuple):
     writes: tuple[Write, ...]
     guarded: tuple[Write, ...]
     anew: frozenset[Cell] = frozenset()
+    ends: bool = False
 
     def needed(self) -> tuple[Write, ...]:
         """What an entry now has to hold."""
@@ -88,7 +90,8 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
             _MADE.clear()
         # A block that compiles loads inductor, if not now then at the first call of a module in it.
         made = frozenset(cell for cell, edit in writes if isinstance(edit, anew))
-        program = Program(here, plan, guarded if compiles else writes, guarded, made)
+        ends = any(isinstance(edit, own | anew) for _, edit in writes)
+        program = Program(here, plan, guarded if compiles else writes, guarded, made, ends)
         _MADE[profile, overrides, strict] = program
     return program
 

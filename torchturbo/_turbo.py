@@ -185,9 +185,9 @@ def _enter(owner: turbo, site: Site) -> Active:
 def _leave(active: Active, error: BaseException | None) -> None:
     """Closes a block of this thread, whose body ended with `error` or with none."""
     opened = active._open
-    if active._program.anew and error is None:
+    if active._program.ends and error is None:
         try:
-            active.flush()
+            active.end()
         except BaseException as failed:
             _leave(active, failed)
             raise

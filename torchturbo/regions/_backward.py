@@ -18,7 +18,9 @@ import torch
 from torchturbo._dynamo import untraced
 from torchturbo.regions import _schedules, _steps
 from torchturbo.regions._accumulating import Accumulation
-from torchturbo.regions._here import Factors, Here, back, off, set_after, stay_off, thread
+from torchturbo.regions._calls import module_calls
+from torchturbo.regions._here import Factors, Here, back, off, set_after, set_has_called, stay_off, thread
+from torchturbo.regions._outside import look
 from torchturbo.regions._scaled import backward_in, current_window, scaled_backward
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._skipping import steps_closed, steps_opened
@@ -103,6 +105,7 @@ class _Watch:
 
 
 _watch = _Watch()
+module_calls.after = look
 
 
 Region = tuple[bool, tuple[str, ...], Scaler | None, bool]
@@ -147,6 +150,7 @@ def _write_region(raw: Region, over: Raw) -> None:
             here.devices, here.scaler = devices, scaler
             here.user_scales = None
             here.scaled_by_user.clear()
+        set_has_called(here, scaler is None)
     here.changes += 1
     if after is not here.after:
         set_after(here, after)

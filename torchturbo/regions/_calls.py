@@ -96,7 +96,7 @@ def _as_it_is(module: Any, args: Args, kwargs: Kwargs) -> Any:
     return module._call_impl(*args, **kwargs)
 
 
-def _nothing() -> None:
+def _nothing(result: Any) -> None:
     pass
 
 
@@ -104,24 +104,30 @@ class _ModuleCalls(Exchange):
     """`torch.nn.Module.__call__`, watched.
 
     Attributes:
-        before: what is done first, in a thread where autocast is off after a backward or not.
+        before: what is done first; returns whether the outputs are to be looked at.
         run: what runs a module.
+        after: looks at its outputs.
     """
 
-    __slots__ = ("before", "run")
+    __slots__ = ("after", "before", "run")
 
     def __init__(self) -> None:
         function = vars(torch.nn.Module)["_wrapped_call_impl"]
         super().__init__(function, code_like(function, _standing_in, self._call))
-        self.before: Callable[[], None] = _nothing
+        self.before: Callable[[], bool] = bool
+        self.after: Callable[[Any], None] = _nothing
         self.run: Callable[[Any, Args, Kwargs], Any] = _as_it_is
 
     @untraced
     def _call(self, module: Any, args: Args, kwargs: Kwargs) -> Any:
-        self.before()
+        first = self.before()
         if module._compiled_call_impl is not None:
-            return module._compiled_call_impl(*args, **kwargs)
-        return self.run(module, args, kwargs)
+            result = module._compiled_call_impl(*args, **kwargs)
+        else:
+            result = self.run(module, args, kwargs)
+        if first:
+            self.after(result)
+        return result
 
 
 module_calls = _ModuleCalls()

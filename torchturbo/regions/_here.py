@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -43,6 +45,7 @@ class Here:
 
     Attributes:
         devices: the device types that the region put under autocast; empty where no region is open.
+        has_called: whether a module has been called in a region that scales; True where none has to be noticed.
         accumulating: what accumulates gradients over micro-batches, or None.
         in_scheduler: whether a scheduler takes a step.
         factors: how the scale of a new scaler starts and moves.
@@ -63,6 +66,7 @@ class Here:
         "changes",
         "devices",
         "factors",
+        "has_called",
         "in_scheduler",
         "scaled_by_user",
         "scaler",
@@ -74,6 +78,7 @@ class Here:
     def __init__(self) -> None:
         self.devices: tuple[str, ...] = ()
         self.accumulating: Accumulation | None = None
+        self.has_called = True
         self.in_scheduler = False
         self.factors = Factors()
         self.scaler: Scaler | None = None
@@ -141,13 +146,48 @@ def stay_off(here: Here, before: Before) -> None:
 
 
 @untraced
-def resume() -> None:
-    """Switches autocast on again after a backward, in this thread."""
-    here = thread.here
+def on_again(here: Here) -> None:
+    """Switches autocast on again after a backward, for a step and what follows it.
+
+    The next module that is called does so once more: of a step that is compiled, Dynamo takes it back.
+    """
     if here.after and not _in_a_block_of_the_users():
-        set_after(here, False)
         for device in here.devices:
             torch.set_autocast_enabled(device, True)
+
+
+@untraced
+def module_is_called() -> bool:
+    """Switches autocast on again after a backward; and whether this is the first module that a block calls."""
+    here = thread.here
+    if here.after and not _in_a_block_of_the_users():
+        on_again(here)
+        set_after(here, False)
+    if here.has_called:
+        return False
+    set_has_called(here, True)
+    return True
+
+
+@untraced
+def set_has_called(here: Here, has_called: bool) -> None:
+    """Notes whether the block has called a module, or need not be told of it."""
+    if has_called != here.has_called:
+        here.has_called = has_called
+        (module_calls.closed if has_called else module_calls.opened)()
+
+
+@contextmanager
+def as_in_forward() -> Iterator[None]:
+    """Has autocast be for a moment what it will be in the next forward."""
+    here = thread.here
+    before = [(device, torch.is_autocast_enabled(device)) for device in here.devices]
+    on_again(here)
+    try:
+        yield
+    finally:
+        for device, enabled in before:
+            torch.set_autocast_enabled(device, enabled)
 
 
 @untraced
@@ -158,4 +198,4 @@ def set_after(here: Here, after: bool) -> None:
         (module_calls.opened if after else module_calls.closed)()
 
 
-module_calls.before = resume
+module_calls.before = module_is_called

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchturbo.errors import ScalingWarning
+from torchturbo.errors import ScalingError, ScalingWarning
 from torchturbo.regions._here import Factors
 
 _LARGEST = 2.0**127
@@ -58,6 +58,8 @@ class Scaler:
         """Optimizer steps that did not run, because a gradient was not finite."""
         self.last_step_ran: bool | None = None
         """Whether the last optimizer step ran; None before the first."""
+        self.told_outside = False
+        """Whether the user has been told that a backward runs outside of the block."""
         self.own_scaler: bool | None = None
         """Whether the code inside scales its losses with a `GradScaler` of its own; None before the first backward."""
 
@@ -110,6 +112,23 @@ class Scaler:
 
     def __repr__(self) -> str:
         return f"<Scaler at {self.get_scale():g}: {self.steps} steps, {self.skipped_steps} skipped>"
+
+    def refuse_a_step_outside(self) -> None:
+        """Raises where a block ends with gradients that overflowed, and no optimizer has ever stepped in one.
+
+        Raises:
+            ScalingError: a step outside would not be skipped.
+        """
+        if self.steps or self.skipped_steps or not self._bad:
+            return
+        leaves = [leaf for reference, _ in list(self._bad.values()) if (leaf := reference()) is not None]
+        self.forget_what_is_gone(leaves)
+        if any(map(self.is_bad, leaves)):
+            raise ScalingError(
+                "gradients overflowed in this block, and no optimizer has stepped in it: a step outside would not be "
+                "skipped, and would make the parameters inf or nan. Put optimizer.step() into the block, or into the "
+                "function that is accelerated"
+            )
 
     # ------------------------------------------------------------------------------------------------ moving the scale
 

@@ -20,7 +20,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.errors import ScalingError
 from torchturbo.regions import _retained
 from torchturbo.regions._calls import Exchange, code_like
-from torchturbo.regions._here import back, off, resume, thread
+from torchturbo.regions._here import back, off, on_again, thread
 from torchturbo.regions._own_scalers import scale_calls
 from torchturbo.regions._scaled import current_window
 from torchturbo.regions._scaler import Scaler
@@ -55,14 +55,14 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     optimizer = args[0]
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
     if accumulating is not None and not accumulating.happens(optimizer, leaves, args[1:], kwargs):
-        resume()
+        on_again(here)
         return None
     closure = args[1] if len(args) > 1 else kwargs.get("closure")
     if scaler is not None and not callable(closure) and not scaler.allows(leaves):
         scaler.noted(leaves, ran=False)
-        resume()
+        on_again(here)
         return None
-    resume()
+    on_again(here)
     torch.clear_autocast_cache()
     step = Step(0, off(here))
     if callable(closure):

@@ -15,7 +15,7 @@ import torch
 import torch.optim.optimizer as optimizers
 
 from torchturbo._dynamo import untraced
-from torchturbo.regions._here import Before, Here, back, off, resume, set_after, thread
+from torchturbo.regions._here import Before, Here, back, off, on_again, set_after, thread
 
 
 class Step(NamedTuple):
@@ -116,7 +116,7 @@ def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if here.steps:
         heal(here)
     if here.after:
-        resume()
+        on_again(here)
     torch.clear_autocast_cache()
     step = Step(id(sys._getframe(1)), off(here))
     here.steps.append(step)
