@@ -135,13 +135,15 @@ def _reason_in(kind: _Kind, lists: Sequence[list[Any]]) -> str | None:
     """Why tensors cannot be given to a fused kernel, or None."""
     params = lists[0]
     tensors = [tensor for each in lists for tensor in each if tensor is not None]
+    kinds = params[:1]
     if not _alike(tensors):
+        kinds = params
         for param, *others in zip(*lists, strict=True):
             if (reason := _reason_of(param, [other for other in others if other is not None])) is not None:
                 return reason
     if 2 * len(params) < len(tensors) < len(lists) * len(params):
         return "some of its parameters, and not all, have no momentum yet"
-    for device, dtype in {(param.device, param.dtype) for param in params}:
+    for device, dtype in {(param.device, param.dtype) for param in kinds}:
         if (reason := _no_kernel(kind.name, device.type, dtype)) is not None:
             return reason
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():

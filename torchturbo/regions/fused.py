@@ -7,13 +7,13 @@ region has the optimizers of an untouched loop do the same: `torchturbo.regions.
 from __future__ import annotations
 
 from torchturbo.regions._fused import ASKED, told
-from torchturbo.settings._base import Setting, Values, always
+from torchturbo.settings._base import Setting, always, choice, same
 
 fused_optimizer = Setting(
     help="Steps of Adam, AdamW, SGD and Adagrad by torch's fused kernels: fused=True, in optimizers made without it.",
-    values=Values(("auto", True, False), {None: False}),
+    values=choice(False, "auto", True),
     cells=(ASKED,),
     edits=lambda value, hardware: ((ASKED, always(value)),),
-    show=lambda raw: raw,
+    show=same,
     told=told,
 )
