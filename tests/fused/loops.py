@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -68,11 +69,11 @@ def bits(params: Iterable[Tensor]) -> Tensor:
     return torch.cat([param.detach().reshape(-1).double() for param in params])
 
 
-def trained(kind: str, *seeds: int, wanted: object = False, **more: Any) -> Tensor:
-    """The parameters that steps come to, in a block that asks for it or by hand."""
+def trained(kind: str, *seeds: int, wanted: object = None, **more: Any) -> Tensor:
+    """The parameters that steps come to, in a block of their own or without one."""
     params = parameters()
     optimizer = make(kind, params, **more)
-    with fused(wanted):
+    with nullcontext() if wanted is None else fused(wanted):
         take(optimizer, *seeds)
     return bits(params)
 
