@@ -50,7 +50,7 @@ def give(params: Iterable[Tensor], seed: int) -> None:
     """Gradients, which depend on nothing but the seed."""
     numbers = torch.Generator().manual_seed(seed)
     for param in params:
-        param.grad = torch.randn(param.shape, generator=numbers).to(param.dtype)
+        param.grad = torch.randn(param.shape, generator=numbers).to(param.device, param.dtype)
 
 
 def make(kind: str, params: Iterable[Tensor], **more: Any) -> Optimizer:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.fused.loops import KINDS, Optimizer, bits, form, fused, give, make, parameters, switched, take, trained
+from torchturbo.settings._base import TORCH
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -69,6 +70,8 @@ def test_what_is_loaded_in_a_block_is_fused_from_then_on(kind: str) -> None:
 
 @every_kind
 def test_groups_that_are_added_in_a_block(kind: str) -> None:
+    if "Adagrad" in kind and TORCH < (2, 13):
+        pytest.skip("this torch's Adagrad has no state for what is added to it")
     found = []
     for by_hand in (False, True):
         params = [parameters(), parameters(shapes=((3, 3),))]
