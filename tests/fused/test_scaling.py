@@ -129,3 +129,21 @@ def test_a_gradient_scaler_of_the_users_own(kind: str, unscales: bool) -> None:
 
 def test_every_kind_is_among_these() -> None:
     assert {KINDS[kind][0] for kind in SCALED} | {torch.optim.AdamW} == {cls for cls, _ in KINDS.values()}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_with_windows_of_micro_batches(kind: str) -> None:
+    found = []
+    for ours in (True, False):
+        model = perceptron()
+        optimizer = make(kind, model.parameters(), fused=None if ours else True)
+        with turbo(NOTHING, fused_optimizer=ours, accumulate=2 if ours else 1):
+            for number, (x, y, _) in enumerate(batches([False] * 5)):
+                if ours or number % 2 == 0:
+                    optimizer.zero_grad()
+                (F.mse_loss(model(x), y) / (1 if ours else 2)).backward()
+                # The last window has one only, and its step is taken when the block ends.
+                if ours or number % 2 == 1 or number == 4:
+                    optimizer.step()
+        found.append(bits(model.parameters()))
+    assert torch.equal(*found)

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from torchturbo._dynamo import untraced
-from torchturbo.settings._base import TORCH, Cell, Raw
+from torchturbo.settings._base import TORCH, Cell
+from torchturbo.settings._edits import Raw
 
 Wanted = Literal["auto", True, False]
 _Compute = Callable[..., None]

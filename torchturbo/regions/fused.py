@@ -7,7 +7,8 @@ region has the optimizers of an untouched loop do the same: `torchturbo.regions.
 from __future__ import annotations
 
 from torchturbo.regions._fused import ASKED, told
-from torchturbo.settings._base import Setting, always, choice, same
+from torchturbo.settings._base import Setting, choice, same
+from torchturbo.settings._edits import always
 
 fused_optimizer = Setting(
     help="Steps of Adam, AdamW, SGD and Adagrad by torch's fused kernels: fused=True, in optimizers made without it.",
