@@ -193,6 +193,30 @@ def test_a_momentum_that_begins_later() -> None:
     assert all("momentum_buffer" in state for state in optimizer.state.values())
 
 
+def test_gradients_of_another_dtype() -> None:
+    def train() -> Tensor:
+        param = torch.nn.Parameter(torch.ones(3))
+        sgd: Any = sys.modules["torch.optim.sgd"]
+        with torch.no_grad():
+            how = {"lr": 0.1, "momentum": 0, "dampening": 0, "nesterov": False, "maximize": False, "weight_decay": 0}
+            sgd.sgd([param], [torch.ones(3, dtype=torch.float64)], [], **how)
+        return bits([param])
+
+    assert "of another dtype or device than its parameters" in stays(train)
+
+
+def test_what_a_gradient_scaler_has_given_found_inf() -> None:
+    params = parameters()
+    optimizer: Any = make("Adam", params)
+    give(params, 1)
+    optimizer.found_inf = torch.tensor(1.0)
+    with fused():
+        # As without a block: only fused optimizers take it.
+        with pytest.raises(AssertionError):
+            optimizer.step()
+        assert "it has been given found_inf" in said()
+
+
 def test_optimizers_of_other_kinds() -> None:
     def train() -> Tensor:
         params = parameters()
