@@ -110,6 +110,9 @@ class Options(TypedDict, total=False):
     )
     """Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."""
 
+    fused_optimizer: Literal[False, "auto", True]
+    """Steps of Adam, AdamW, SGD and Adagrad by torch's fused kernels: fused=True, in optimizers made without it."""
+
     init_scale: float
     """The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler."""
 

@@ -161,7 +161,8 @@ def test_no_two_cells_have_one_name() -> None:
 @every_machine
 def test_what_stands_for_auto_is_another_value(machine: Hardware) -> None:
     for setting in SETTINGS.values():
-        if "auto" in setting.values.choices:
+        # Where it depends on what code comes with, `told` says what it has come to.
+        if "auto" in setting.values.choices and setting.told is None:
             resolved = setting.resolve("auto", machine)
             assert resolved != "auto"
             assert setting.parse(resolved) == resolved

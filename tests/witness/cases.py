@@ -45,6 +45,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "accumulate": (1, 2, 4),
     "init_scale": (1.0, 2.0**20),
     "growth_interval": (1, 2000),
+    "fused_optimizer": (False, "auto", True),
     # Nothing compiles by itself: what compiling leaves is watched by tests.compiling.
     "compile": (False, True, "max-autotune", {"backend": "eager", "dynamic": False}),
 }

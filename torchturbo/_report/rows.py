@@ -30,7 +30,7 @@ def read_rows(engine: Engine, hardware: Hardware, raising: Iterable[Contradictio
     for name, option in OPTIONS.items():
         if isinstance(option, Setting):
             row = _of_setting(option, engine, hardware)
-            table[name] = replace(row, note=_joined(row.note, says.get(name)))
+            table[name] = replace(row, note=_joined(row.note, says.get(name), option.told() if option.told else None))
     for name, option in OPTIONS.items():
         if isinstance(option, Group):
             table[name] = _of_group(option, engine, table)

@@ -161,6 +161,8 @@ class Setting:
         why_not: why the value has no effect on this hardware, as a sentence, or None.
         resolve: the value that ``"auto"`` and its like stand for on this hardware.
         missing: why this torch cannot do it at all, as a sentence, or None.
+        told: what has come of it in this thread's block so far, as a sentence or None, where a value means something
+            else for each thing that code comes with.
         name: the keyword; given by discovery, from the name of the variable.
         area: the file that declares it; given by discovery.
     """
@@ -173,6 +175,7 @@ class Setting:
     why_not: Callable[[Hardware, Any], str | None] = _fine
     resolve: Callable[[Any, Hardware], Any] = lambda value, hardware: value
     missing: str | None = None
+    told: Callable[[], str | None] | None = None
     name: str = ""
     area: str = ""
 
