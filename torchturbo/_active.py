@@ -60,14 +60,10 @@ class Active(Layer):
         return scaler_in(self.writes)
 
     def end(self) -> None:
-        """What a block that has not failed does before it ends.
-
-        Raises:
-            ScalingError: gradients overflowed in it, and the step is left to who does not know.
-        """
+        """What a block that has not failed does before it ends."""
         self.flush()
         if self.scaler is not None:
-            self.scaler.refuse_a_step_outside()
+            self.scaler.tell_of_a_step_outside()
 
     @property
     def is_last_micro_step(self) -> bool:

@@ -116,6 +116,7 @@ def test_threads_have_their_own_scale_and_one_outside_has_none() -> None:
     assert not differences(third, right)
 
 
+@pytest.mark.filterwarnings("ignore:backward runs through an fp16 forward outside")
 def test_a_backward_in_a_thread_without_a_block_is_not_scaled() -> None:
     """Of a loss that was computed in a block by another."""
     model = net()

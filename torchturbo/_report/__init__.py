@@ -15,6 +15,7 @@ from torchturbo._report.data import Report, Versions
 from torchturbo._report.engine import Engine, still
 from torchturbo._report.precision import contradictions
 from torchturbo._report.rows import read_rows
+from torchturbo.regions.autocast import as_in_forward
 from torchturbo.regions.compiling import compilations
 from torchturbo.settings._base import TORCH
 
@@ -41,7 +42,7 @@ def report(active: Active | None = None) -> Report:
 def gather(active: Active | None = None) -> Report:
     """What `report` says, without printing it. Changes nothing and starts nothing, CUDA least of all."""
     machine = hardware.detect()
-    with still():
+    with still(), as_in_forward():
         engine = Engine.now(active)
         raising = contradictions()
         table = read_rows(engine, machine, raising)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchturbo.errors import AccumulationError, AccumulationWarning
-from torchturbo.regions._scaler import values_of
+from torchturbo.regions._finite import values_of
 
 
 class _Sum:

@@ -21,10 +21,11 @@ from torchturbo.regions._accumulating import Accumulation
 from torchturbo.regions._calls import module_calls
 from torchturbo.regions._here import Factors, Here, back, off, set_after, set_has_called, stay_off, thread
 from torchturbo.regions._outside import look
-from torchturbo.regions._scaled import backward_in, current_window, scaled_backward
+from torchturbo.regions._scaled import backward_in, scaled_backward
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._skipping import steps_closed, steps_opened
-from torchturbo.settings._base import Cell, Write
+from torchturbo.regions._window import current_window
+from torchturbo.settings._base import Cell, Write, moved
 from torchturbo.settings._edits import Raw, always
 
 _Engine = Callable[..., Any]
@@ -160,7 +161,13 @@ def _write_region(raw: Region, over: Raw) -> None:
     torch.set_autocast_cache_enabled(cache)
 
 
-REGION = Cell("a region's autocast", "thread", _read_region, _write_region)
+def _moved(found: Region, was: Region, now: Region) -> Region:
+    """What a region stands on once the one beneath it is gone, with whom goes that it was after a backward."""
+    cache, devices, scaler, after = moved(found, was, now)
+    return cache, devices, scaler, after if (devices, scaler) == found[1:3] else now[3]
+
+
+REGION = Cell("a region's autocast", "thread", _read_region, _write_region, _moved)
 
 
 def _read_factors() -> Factors:

@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from torchturbo._dynamo import untraced
 from torchturbo.errors import ScalingError
-from torchturbo.regions._scaler import Scaler, all_finite, unscale_in_place, values_of
+from torchturbo.regions._finite import all_finite, unscale_in_place, values_of
+from torchturbo.regions._scaler import Scaler
 
 
 def by_hooks(leaves: dict[int, Tensor], create: bool) -> tuple[list[Tensor], list[Tensor]]:

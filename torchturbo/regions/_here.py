@@ -151,16 +151,22 @@ def on_again(here: Here) -> None:
 
     The next module that is called does so once more: of a step that is compiled, Dynamo takes it back.
     """
-    if here.after and not _in_a_block_of_the_users():
+    if _is_over(here):
         for device in here.devices:
             torch.set_autocast_enabled(device, True)
+
+
+@untraced
+def _is_over(here: Here) -> bool:
+    """Whether what follows a backward is over, when a step or a forward begins; neither within a step is its end."""
+    return here.after and not here.steps and not here.stepping and not _in_a_block_of_the_users()
 
 
 @untraced
 def module_is_called() -> bool:
     """Switches autocast on again after a backward; and whether this is the first module that a block calls."""
     here = thread.here
-    if here.after and not _in_a_block_of_the_users():
+    if _is_over(here):
         on_again(here)
         set_after(here, False)
     if here.has_called:

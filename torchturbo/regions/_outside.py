@@ -11,8 +11,8 @@ from torch import Tensor
 from torchturbo._dynamo import untraced
 from torchturbo.errors import ScalingWarning
 from torchturbo.regions._here import thread
-from torchturbo.regions._scaled import running
 from torchturbo.regions._scaler import Scaler
+from torchturbo.regions._window import running
 
 
 @untraced
@@ -48,8 +48,8 @@ def _teller(scaler: Scaler) -> Any:
             scaler.told_outside = True
             warnings.warn(
                 "backward runs through an fp16 forward outside of the block that computed it: gradients are not "
-                "scaled, and small ones become zero, unless a GradScaler of your own does it. Put backward() and the step into "
-                "the block, or into the function that is accelerated",
+                "scaled, and small ones become zero, unless a GradScaler of your own does it. Put backward() and the "
+                "step into the block, or into the function that is accelerated",
                 ScalingWarning,
                 stacklevel=2,
             )

@@ -11,11 +11,9 @@ part of it, and finds its window by what torch carries from thread to thread wit
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import weakref
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -39,90 +37,10 @@ from torchturbo.regions._gradients import (
 from torchturbo.regions._leaves import Graph, as_leaves
 from torchturbo.regions._retained import Retained
 from torchturbo.regions._scaler import Scaler
+from torchturbo.regions._window import LEFT_ALONE, Window, open_windows, running, stash, times
 
 _Engine = Callable[..., Any]
 _Outputs = tuple[Tensor | GradientEdge, ...]
-_KEY = "torchturbo.window"
-_C: Any = torch._C
-
-
-class Window:
-    """One backward that began in a region, with all that runs within it.
-
-    Args:
-        scaler: what scales it, or None.
-        accumulating: what accumulates its gradients, or None.
-
-    Attributes:
-        scale: the factor.
-        divisor: the micro-batches that it is averaged over.
-        taken: the leaves that are seen to, by identity.
-        reached: the leaves that it has come to, where their gradients are accumulated.
-        within: leaves that only backwards within it have come to, which stay scaled until it ends.
-    """
-
-    __slots__ = ("accumulating", "divisor", "reached", "scale", "scaler", "taken", "within")
-
-    def __init__(self, scaler: Scaler | None, accumulating: Accumulation | None) -> None:
-        self.scaler = scaler
-        self.accumulating = accumulating
-        self.scale = 1.0 if scaler is None else scaler.begin()
-        self.divisor = 1 if accumulating is None else accumulating.every
-        self.taken: set[int] = set()
-        # A checkpoint goes on with the gradients of the leaves that it makes, and drops them: they must not stay here.
-        self.reached: list[weakref.ref[Tensor]] = []
-        self.within: list[weakref.ref[Tensor]] = []
-
-    def begun(self, grads: Iterable[Tensor | None]) -> tuple[Tensor | None, ...]:
-        """The gradients that a backward begins with, scaled and averaged."""
-        grads = _times(grads, self.scale) if self.scaler is not None else grads
-        # Divided one after the other, as it is written by hand: half precision rounds, and overflows, alike.
-        return tuple(grads) if self.divisor == 1 else tuple(g if g is None else g / self.divisor for g in grads)
-
-
-_open: list[Window] = []
-"""The windows of all threads."""
-_LEFT_ALONE = object()
-"""Stands for the window of a backward that a region leaves as it is."""
-
-
-@cache
-def _stash_owns() -> bool:
-    """Whether torch counts its reference to what it stashes; up to 2.11 it gives back one that it has not taken."""
-    probe = object()
-    before = sys.getrefcount(probe)
-    _C._stash_obj_in_tls(_KEY, probe)
-    owns = sys.getrefcount(probe) > before
-    if not owns:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(probe))
-    return owns
-
-
-@untraced
-def _stash(window: object | None) -> None:
-    """Has this thread, and those that run parts of its backward, be in a window, or in none."""
-    if window is None and _remove is not None:
-        _remove(_KEY)
-        return
-    if not _stash_owns():
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(window))
-    _C._stash_obj_in_tls(_KEY, window)
-
-
-_remove: Callable[[str], None] | None = getattr(_C, "_remove_obj_from_tls", None)
-
-
-@untraced
-def running() -> object | None:
-    """The window of the backward that this thread runs a part of; None outside of regions that scale."""
-    return _C._get_obj_in_tls(_KEY) if _C._is_key_in_tls(_KEY) else None
-
-
-@untraced
-def current_window() -> Window | None:
-    """The scaled backward that this thread runs a part of, or None."""
-    found = running() if _open else None
-    return found if isinstance(found, Window) else None
 
 
 @untraced
@@ -166,13 +84,13 @@ def scaled_backward(
             )
         return _left_alone(engine, args, kwargs)
     window = Window(scaler, accumulating)
-    _open.append(window)
-    _stash(window)
+    open_windows.append(window)
+    stash(window)
     try:
         return _run(window, graph, engine, (outputs, window.begun(grads), keep, create, inputs, *rest), kwargs)
     finally:
-        _stash(None)
-        _open.remove(window)
+        stash(None)
+        open_windows.remove(window)
         if window.within and scaler is not None:
             unscale_leaves(scaler, window.scale, _live(window.within))
         if accumulating is not None:
@@ -186,11 +104,11 @@ def _live(references: list[weakref.ref[Tensor]]) -> list[Tensor]:
 @untraced
 def _left_alone(engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     outer = running()
-    _stash(_LEFT_ALONE)
+    stash(LEFT_ALONE)
     try:
         return engine(*args, **kwargs)
     finally:
-        _stash(outer)
+        stash(outer)
 
 
 @untraced
@@ -201,7 +119,7 @@ def _differentiable(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kwar
     hooked = [isinstance(each, Tensor) and bool(each._backward_hooks) for each in inputs]
     undo = [divide_first(None, scale, each) for each, has in zip(inputs, hooked, strict=True) if has]
     try:
-        found = _left_alone(engine, (outputs, _times(grads, scale), keep, create, inputs, *rest), kwargs)
+        found = _left_alone(engine, (outputs, times(grads, scale), keep, create, inputs, *rest), kwargs)
     finally:
         for each in undo:
             each()
@@ -240,13 +158,9 @@ def _begins_anew() -> bool:
 def _is_transformed(outputs: _Outputs) -> bool:
     """Whether a transform of torch.func or a compiler asks, not the loop."""
     fake = sys.modules.get("torch._subclasses.fake_tensor")
-    return _C._functorch.peek_interpreter_stack() is not None or (
+    return torch._C._functorch.peek_interpreter_stack() is not None or (
         fake is not None and any(isinstance(output, fake.FakeTensor) for output in outputs)
     )
-
-
-def _times(grads: Iterable[Tensor | None], scale: float) -> tuple[Tensor | None, ...]:
-    return tuple(None if grad is None else grad * scale for grad in grads)
 
 
 # ------------------------------------------------------------------------------------------------------ the engine run
@@ -323,7 +237,7 @@ def _run_scaled(
 
 
 def _refuse_others(window: Window, leaves: dict[int, Tensor]) -> None:
-    if len(_open) > 1:
-        for other in _open:
+    if len(open_windows) > 1:
+        for other in open_windows:
             if other is not window and not other.taken.isdisjoint(leaves):
                 raise ScalingError("two threads run backward into the same parameters at once, which cannot be scaled")

@@ -13,10 +13,10 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from torchturbo.errors import ScalingError, ScalingWarning
+from torchturbo.errors import ScalingWarning
+from torchturbo.regions._finite import all_finite, values_of
 from torchturbo.regions._here import Factors
 
 _LARGEST = 2.0**127
@@ -59,7 +59,7 @@ class Scaler:
         self.last_step_ran: bool | None = None
         """Whether the last optimizer step ran; None before the first."""
         self.told_outside = False
-        """Whether the user has been told that a backward runs outside of the block."""
+        """Whether the user has been told that backward or steps seem to run outside of the block."""
         self.own_scaler: bool | None = None
         """Whether the code inside scales its losses with a `GradScaler` of its own; None before the first backward."""
 
@@ -113,21 +113,20 @@ class Scaler:
     def __repr__(self) -> str:
         return f"<Scaler at {self.get_scale():g}: {self.steps} steps, {self.skipped_steps} skipped>"
 
-    def refuse_a_step_outside(self) -> None:
-        """Raises where a block ends with gradients that overflowed, and no optimizer has ever stepped in one.
-
-        Raises:
-            ScalingError: a step outside would not be skipped.
-        """
-        if self.steps or self.skipped_steps or not self._bad:
+    def tell_of_a_step_outside(self) -> None:
+        """Warns where a block ends with gradients that overflowed, and no optimizer has stepped in one so far."""
+        if self.steps or self.skipped_steps or self.told_outside or not self._bad:
             return
         leaves = [leaf for reference, _ in list(self._bad.values()) if (leaf := reference()) is not None]
         self.forget_what_is_gone(leaves)
         if any(map(self.is_bad, leaves)):
-            raise ScalingError(
-                "gradients overflowed in this block, and no optimizer has stepped in it: a step outside would not be "
-                "skipped, and would make the parameters inf or nan. Put optimizer.step() into the block, or into the "
-                "function that is accelerated"
+            self.told_outside = True
+            warnings.warn(
+                "gradients overflowed in this block, and no optimizer has stepped in it yet: a step outside of it "
+                "is not skipped, and makes the parameters inf or nan. Put optimizer.step() into the block, or into the "
+                "function that is accelerated",
+                ScalingWarning,
+                stacklevel=2,
             )
 
     # ------------------------------------------------------------------------------------------------ moving the scale
@@ -240,73 +239,3 @@ class Scaler:
             self.skipped_steps += 1
             for leaf in leaves:
                 self.cleared(leaf)
-
-
-def all_finite(grads: list[Tensor]) -> bool:
-    """Whether no gradient holds inf or nan.
-
-    Args:
-        grads: dense or sparse.
-    """
-    # One kernel for all of them; it writes what it reads, which a graph over a gradient would take for a change.
-    plain = [grad for grad in grads if not grad.requires_grad]
-    others = grads if len(plain) < len(grads) else ()
-    return unscale_in_place(plain, 1.0) and all(bool(torch.isfinite(values_of(grad.detach())).all()) for grad in others)
-
-
-class _Numbers(threading.local):
-    """The numbers that the kernel is given as tensors, of this thread: it writes one of them."""
-
-    def __init__(self) -> None:
-        self.inverse: dict[tuple[torch.device, float], Tensor] = {}
-        self.found: dict[torch.device, Tensor] = {}
-
-
-_numbers = _Numbers()
-
-
-def unscale_in_place(grads: list[Tensor], inverse: float) -> bool:
-    """Multiplies gradients in place, and returns whether all of them are finite.
-
-    Args:
-        grads: dense or sparse, of any devices and dtypes.
-        inverse: what to multiply by.
-    """
-    if not grads:
-        return True
-    device, dtype = grads[0].device, grads[0].dtype
-    for grad in grads:
-        if grad.dtype is not dtype or grad.layout is not torch.strided or grad.requires_grad or grad.device != device:
-            return _unscale_in_groups(grads, inverse)
-    return _unscale_alike(grads, inverse, device)
-
-
-def _unscale_in_groups(grads: list[Tensor], inverse: float) -> bool:
-    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for grad in map(values_of, grads):
-        groups.setdefault((grad.device, grad.dtype), []).append(grad)
-    with torch.no_grad():
-        return all([_unscale_alike(group, inverse, device) for (device, _), group in groups.items()])
-
-
-def _unscale_alike(grads: list[Tensor], inverse: float, device: torch.device) -> bool:
-    factor = _numbers.inverse.get((device, inverse))
-    if factor is None:
-        if len(_numbers.inverse) > 64:
-            _numbers.inverse.clear()
-        factor = _numbers.inverse[device, inverse] = torch.tensor(inverse, dtype=torch.float32, device=device)
-    found = _numbers.found.get(device)
-    if found is None:
-        found = _numbers.found[device] = torch.zeros((), dtype=torch.float32, device=device)
-    torch._amp_foreach_non_finite_check_and_unscale_(grads, found, factor)
-    if found.item():
-        found.zero_()
-        return False
-    return True
-
-
-def values_of(grad: Tensor) -> Tensor:
-    """The numbers of a gradient, as a dense tensor of reals that shares its memory."""
-    if grad.is_sparse:
-        grad = grad._values()
-    return torch.view_as_real(grad) if grad.is_complex() else grad

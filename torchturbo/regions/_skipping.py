@@ -22,9 +22,9 @@ from torchturbo.regions import _retained
 from torchturbo.regions._calls import Exchange, code_like
 from torchturbo.regions._here import back, off, on_again, thread
 from torchturbo.regions._own_scalers import scale_calls
-from torchturbo.regions._scaled import current_window
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._steps import Step
+from torchturbo.regions._window import current_window
 
 _MODULE = vars(optimizers)
 _Optimizer = optimizers.Optimizer

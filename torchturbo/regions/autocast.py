@@ -16,10 +16,12 @@ import torch
 
 from torchturbo.hardware import Hardware, detect
 from torchturbo.regions._backward import REGION
-from torchturbo.regions._here import Factors, thread
+from torchturbo.regions._here import Factors, as_in_forward, thread
 from torchturbo.regions._scaler import Scaler
 from torchturbo.settings._base import Cell, Setting, Values, Write
 from torchturbo.settings._edits import Raw, always, own
+
+__all__ = ["DEVICE_TYPES", "DTYPES", "as_in_forward", "autocast", "puts_autocast_on"]
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 DTYPES = (torch.bfloat16, torch.float16)
@@ -96,6 +98,17 @@ def puts_autocast_on(held: Iterable[tuple[Cell, Any, Raw, Raw]]) -> bool:
     return any(cell is REGION and put[1] for cell, _, _, put in held)
 
 
+def _told() -> str | None:
+    """How the gradients of this thread's block are scaled."""
+    here = thread.here
+    if here.scaler is None:
+        return None
+    if here.user_scales:
+        return "gradients are scaled by a GradScaler of the code's own, and left to it"
+    steps = f"{here.scaler.steps} steps have run, {here.scaler.skipped_steps} were skipped"
+    return f"gradients are scaled by {here.scaler.get_scale():g} in backward; {steps}"
+
+
 def _show(*raws: tuple[bool, torch.dtype]) -> object:
     """What the device that work runs on has; another one only where that has none."""
     words = {"bfloat16": "bf16", "float16": "fp16"}
@@ -127,4 +140,5 @@ autocast = Setting(
     show=_show,
     why_not=_why_not,
     resolve=_resolve,
+    told=_told,
 )
