@@ -15,6 +15,8 @@ assert all((doubled, failing, inside, losses, ordinary, roots, stepping)), "impo
 pytestmark = [
     # What torch says of differentiable gradients: they are cleared in the loop.
     pytest.mark.filterwarnings("ignore:Using backward:UserWarning"),
+    # What is said of gradients that overflow before the first step, which may be taken outside.
+    pytest.mark.filterwarnings("ignore:gradients overflowed in this block"),
     # And of a checkpoint inside a reentrant one, whose first forward is without gradients.
     pytest.mark.filterwarnings("ignore:None of the inputs:UserWarning"),
 ]

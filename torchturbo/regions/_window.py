@@ -104,4 +104,10 @@ def current_window() -> Window | None:
 
 
 def times(grads: Iterable[Tensor | None], scale: float) -> tuple[Tensor | None, ...]:
+    """Gradients that a backward begins with, scaled.
+
+    Args:
+        grads: the gradients.
+        scale: what to multiply by.
+    """
     return tuple(None if grad is None else grad * scale for grad in grads)
