@@ -28,7 +28,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs generate matrix gpu bench wheel clean purge
+.PHONY: help demo test lint format types docs generate matrix gpu bench peers scaling halves wheel clean purge
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -104,6 +104,15 @@ gpu: $(READY)  ## tests and benchmarks that need an accelerator
 
 bench: $(READY)  ## what entering and leaving costs
 	$(PY) -m benchmarks.overhead
+
+peers: $(READY)  ## install Accelerate and Lightning Fabric, to be compared with
+	$(call install,$(PY),constraints.txt,-e '.[peers]')
+
+scaling: $(READY)  ## what fp16 costs, beside the loop by hand, and peers if they are installed
+	$(PY) -m benchmarks.scaling
+
+halves: $(READY)  ## whether fp16 and bf16 reach the loss of float32
+	$(PY) -m benchmarks.half_training
 
 wheel: $(READY)  ## build the wheel into dist/
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
