@@ -182,10 +182,10 @@ def _enter(owner: turbo, site: Site) -> Active:
 
 
 @_untraced
-def _leave(active: Active, error: BaseException | None) -> None:
-    """Closes a block of this thread, whose body ended with `error` or with none."""
+def _leave(active: Active, error: BaseException | None, *, ended: bool = True) -> None:
+    """Closes a block of this thread, whose body ended with `error` or with none; or was closed before its end."""
     opened = active._open
-    if active._program.ends and error is None:
+    if active._program.ends and error is None and ended:
         try:
             active.end()
         except BaseException as failed:

@@ -122,7 +122,8 @@ def in_turns(given_later: list[Any], turns: Turns, *, ends: bool = True) -> Gene
                 turns.pause(active)
             return stop.value
         except BaseException as error:
-            _leave(active, error)
+            # An async generator comes to its end by this one.
+            _leave(active, None if not ends and isinstance(error, StopAsyncIteration) else error)
             raise
         turns.pause(active)
         given = None
@@ -144,7 +145,7 @@ def _close(code: Any, turns: Turns) -> None:
     except BaseException as error:
         _leave(active, error)
         raise
-    _leave(active, None)
+    _leave(active, None, ended=False)
 
 
 Make = Callable[[], Any]

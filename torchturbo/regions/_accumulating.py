@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torchturbo.errors import AccumulationError, AccumulationWarning
 from torchturbo.regions._finite import values_of
+from torchturbo.regions._here import thread
 
 
 class _Sum:
@@ -28,19 +29,39 @@ class _Sum:
         so_far: the sum at the last step that did not happen; None before it.
         newest: the sum after the newest backward; None once it is in `so_far`.
         ready: the gradient that the last step was called with, clipped or not, and the version it had.
+        copies: whether that has to be a copy, because the loop clears gradients in place, or writes to them uncleared.
         owner: the optimizer that steps with it, if it is known.
     """
 
-    __slots__ = ("leaf", "newest", "owner", "ready", "so_far")
+    __slots__ = ("copies", "leaf", "newest", "owner", "ready", "so_far")
 
-    def __init__(self, leaf: Tensor, known: dict[int, _Sum]) -> None:
-        # Backward comes to leaves that nobody steps with, inputs and those that a checkpoint makes.
-        key = id(leaf)
-        self.leaf = weakref.ref(leaf, lambda _: known.pop(key, None))
+    def __init__(self, leaf: Tensor) -> None:
+        self.leaf = weakref.ref(leaf)
         self.so_far: Tensor | None = None
         self.newest: Tensor | None = None
         self.ready: tuple[Tensor, int] | None = None
+        # What the loop does with gradients after a step is seen at the next backward.
+        self.copies = True
         self.owner: _Owner | None = None
+
+    def ready_with(self, grad: Tensor) -> None:
+        """Notes what a step was called with.
+
+        Args:
+            grad: the gradient.
+        """
+        kept = grad.detach().clone() if self.copies else grad
+        self.ready = kept, kept._version
+
+    def written_to(self, grad: Tensor) -> None:
+        """Keeps what a step was called with from a backward that adds to it, for another optimizer's sake.
+
+        Args:
+            grad: the gradient that stands.
+        """
+        if self.ready is not None and self.ready[0] is grad and self.ready[1] == grad._version:
+            self.copies = True
+            self.ready_with(grad)
 
 
 class _Owner:
@@ -70,7 +91,7 @@ class Accumulation:
         every: the micro-batches of a window.
     """
 
-    __slots__ = ("_copies", "_flushing", "_of_leaf", "_owners", "_schedulers", "_seen", "every")
+    __slots__ = ("_flushing", "_of_leaf", "_owners", "_schedulers", "_seen", "every")
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -80,8 +101,6 @@ class Accumulation:
         self._schedulers: dict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
         self._seen: dict[int, int] = {}
         self._flushing = False
-        # Whether the loop clears gradients in place, so that those of a step have to be copied.
-        self._copies = False
 
     @property
     def is_last_micro_step(self) -> bool:
@@ -93,7 +112,7 @@ class Accumulation:
     def _sum(self, leaf: Tensor) -> _Sum:
         known = self._of_leaf.get(id(leaf))
         if known is None or known.leaf() is not leaf:
-            known = self._of_leaf[id(leaf)] = _Sum(leaf, self._of_leaf)
+            known = self._of_leaf[id(leaf)] = _Sum(leaf)
         return known
 
     def begin(self, leaves: Mapping[int, Tensor]) -> None:
@@ -105,12 +124,16 @@ class Accumulation:
         sums = {id(each): each for leaf in leaves.values() for each in self._with_its_owners(leaf)}
         for each in sums.values():
             leaf = each.leaf()
-            if leaf is None or each.so_far is None:
+            if leaf is None or (each.so_far is None and each.newest is None):
                 continue
-            if leaf.grad is not None and not values_of(leaf.grad).any():
-                self._copies = True
-                leaf.grad = None
-            if leaf.grad is None:
+            grad = leaf.grad
+            if grad is not None and values_of(grad).any():
+                each.written_to(grad)
+                continue
+            each.copies = grad is not None
+            # What a backward has left that was cleared before a step is not part of the sum.
+            each.newest = each.so_far
+            if each.so_far is not None:
                 leaf.grad = each.so_far.clone()
 
     def _with_its_owners(self, leaf: Tensor) -> Iterable[_Sum]:
@@ -125,8 +148,10 @@ class Accumulation:
         """
         for leaf in leaves:
             own = self._sum(leaf)
-            if leaf.grad is not None and not (own.owner and own.owner.waiting == self.every - 1):
-                own.newest = leaf.grad.detach().clone()
+            if leaf.grad is not None:
+                # The last one of a window is not kept for another.
+                last = own.owner is not None and own.owner.waiting == self.every - 1
+                own.newest = leaf.grad if last else leaf.grad.detach().clone()
 
     # ----------------------------------------------------------------------------------------------------------- steps
 
@@ -140,7 +165,8 @@ class Accumulation:
             kwargs: what it is called with by name.
 
         Raises:
-            AccumulationError: it is called with a closure, which would be evaluated on one micro-batch alone.
+            AccumulationError: it is called with a closure, which would be evaluated on one micro-batch alone; or with
+                gradients that no backward has left, and which so have not been added up.
         """
         if self._flushing:
             return True
@@ -153,10 +179,12 @@ class Accumulation:
         if owner is None:
             owner = self._owners[id(optimizer)] = _Owner(optimizer)
         owner.sums = [self._sum(leaf) for leaf in leaves]
+        in_backward = torch._C._current_graph_task_id() != -1
+        if not in_backward and all(own.newest is None and own.owner in (None, owner) for own in owner.sums):
+            self._refuse_foreign(optimizer, leaves)
         if owner.waiting == self.every - 1:
             self._happened(owner)
             return True
-        in_backward = torch._C._current_graph_task_id() != -1
         for own, leaf in zip(owner.sums, leaves, strict=True):
             own.owner = owner
             grad = leaf.grad
@@ -165,13 +193,26 @@ class Accumulation:
                 continue
             if in_backward:
                 own.newest = grad.detach().clone()
+            elif own.newest is own.so_far is None:
+                # Cleared in place, and no backward has come to it; whatever stands there now, clipping has made of it.
+                own.newest = torch.zeros_like(grad.detach())
             if own.newest is not None:
                 own.so_far, own.newest = own.newest, None
-                kept = grad.detach().clone() if self._copies else grad
-                own.ready = kept, kept._version
+                own.ready_with(grad)
         owner.waiting += 1
         owner.call = args, kwargs
         return False
+
+    def _refuse_foreign(self, optimizer: Any, leaves: list[Tensor]) -> None:
+        grads = [values_of(leaf.grad.detach()) for leaf in leaves if leaf.grad is not None]
+        # Clipping makes nan of zeros, where another gradient is not finite.
+        if any(bool((grad.isfinite() & (grad != 0)).any()) for grad in grads):
+            raise AccumulationError(
+                f"accumulate={self.every}: {type(optimizer).__name__}.step is called with gradients that no backward "
+                "in the block has left in its parameters since its last step (they come from torch.autograd.grad, from "
+                "other tensors or from before the block, or are stepped with again), and which so do not add up: call "
+                "backward once for each step, on what the optimizer steps with, or accumulate by hand"
+            )
 
     def _happened(self, owner: _Owner) -> None:
         owner.waiting = 0
@@ -179,6 +220,8 @@ class Accumulation:
         for own in owner.sums:
             own.owner = owner
             own.so_far = own.newest = own.ready = None
+        # Inputs whose gradients are asked for are leaves too.
+        self._of_leaf = {key: each for key, each in self._of_leaf.items() if each.leaf() is not None}
 
     # ------------------------------------------------------------------------------------------------------ schedulers
 
@@ -190,15 +233,26 @@ class Accumulation:
             args: what it is called with, without the scheduler.
             kwargs: what it is called with by name.
         """
-        owner = self._owners.get(id(getattr(scheduler, "optimizer", None)))
-        if self._flushing or owner is None:
+        if (owner := self._owner_of(scheduler)) is None:
             return True
-        if owner.waiting and owner.stepped <= self._seen.get(id(scheduler), 0):
+        if owner.waiting and owner.stepped <= self._seen.get(id(scheduler), 0) and not self._flushing:
             self._schedulers[id(scheduler)] = scheduler, args, kwargs
             return False
         self._schedulers.pop(id(scheduler), None)
         self._seen[id(scheduler)] = owner.stepped
         return True
+
+    def made(self, scheduler: Any) -> None:
+        """Notes a scheduler that is made in the block, which waits for the steps from then on.
+
+        Args:
+            scheduler: the scheduler.
+        """
+        if (owner := self._owner_of(scheduler)) is not None:
+            self._seen[id(scheduler)] = owner.stepped
+
+    def _owner_of(self, scheduler: Any) -> _Owner | None:
+        return self._owners.get(id(getattr(scheduler, "optimizer", None)))
 
     # ----------------------------------------------------------------------------------------------------------- flush
 
@@ -212,7 +266,9 @@ class Accumulation:
                 AccumulationWarning,
                 stacklevel=2,
             )
-        self._flushing = True
+        here = thread.here
+        # An inner block may accumulate too, and would have these steps wait.
+        inner, here.accumulating, self._flushing = here.accumulating, self, True
         try:
             for owner in waiting:
                 self._flush(owner)
@@ -220,7 +276,7 @@ class Accumulation:
                 scheduler.step(*args, **kwargs)
         finally:
             self._schedulers.clear()
-            self._flushing = False
+            here.accumulating, self._flushing = inner, False
 
     def _flush(self, owner: _Owner) -> None:
         visible: list[tuple[Tensor, Tensor | None]] = []

@@ -192,6 +192,7 @@ def _write_accumulating(raw: Accumulation | None, over: Raw) -> None:
         (_schedules.closed if raw is None else _schedules.opened)()
     with _changing(here):
         here.accumulating = raw
+        here.scaled_by_user.clear()
 
 
 ACCUMULATING = Cell("accumulated gradients", "thread", _read_accumulating, _write_accumulating)

@@ -27,7 +27,7 @@ def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
 def _scale(own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     result = FunctionType(_THEIRS, vars(_MODULE))(own, *args, **kwargs)
     here = thread.here
-    if here.scaler is not None and own.is_enabled():
+    if (here.scaler is not None or here.accumulating is not None) and own.is_enabled():
         for each in (result,) if isinstance(result, Tensor) else result if isinstance(result, list | tuple) else ():
             if isinstance(each, Tensor) and each.grad_fn is not None:
                 # A node keeps its graph, so only the last few are kept, and none once backward has come to them.
@@ -39,7 +39,7 @@ _MODULE = torch.amp.grad_scaler
 _FUNCTION: Any = vars(torch.amp.GradScaler)["scale"]
 _THEIRS = _FUNCTION.__code__
 scale_calls = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _scale))
-"""`torch.amp.GradScaler.scale`, watched while some thread scales."""
+"""`torch.amp.GradScaler.scale`, watched while some thread scales or accumulates."""
 
 
 @untraced
@@ -56,11 +56,11 @@ def has_scaled(outputs: Iterable[Any]) -> bool:
 
 
 @untraced
-def scaled(scaler: Scaler, nodes: Iterable[Any]) -> bool:
+def scaled(scaler: Scaler | None, nodes: Iterable[Any]) -> bool:
     """Whether the user's own scaler has scaled what backward begins with.
 
     Args:
-        scaler: the region's.
+        scaler: the region's, or None.
         nodes: the graph.
 
     Raises:
@@ -71,6 +71,8 @@ def scaled(scaler: Scaler, nodes: Iterable[Any]) -> bool:
     theirs = bool(kept) and not set(kept).isdisjoint(nodes)
     if theirs:
         here.scaled_by_user = deque((node for node in kept if node not in nodes), maxlen=kept.maxlen)
+    if scaler is None:
+        return theirs
     if here.user_scales is None:
         here.user_scales = scaler.own_scaler = theirs
     elif here.user_scales is not theirs:

@@ -76,7 +76,7 @@ def scaled_backward(
             return _left_alone(engine, args, kwargs)
         return _differentiable(scaler, engine, args, kwargs)
     graph = Graph(outputs)
-    if scaler is not None and _own_scalers.scaled(scaler, graph.nodes):
+    if _own_scalers.scaled(scaler, graph.nodes):
         if accumulating is not None:
             raise AccumulationError(
                 "accumulate= and a GradScaler of the loop's own do not go together, which would unscale sums that are "

@@ -24,7 +24,10 @@ def _waiting(step: _Step) -> _Step:
         here = thread.here
         accumulating = here.accumulating
         # A scheduler that is made takes a first step, and one that is made of others takes theirs.
-        if accumulating is None or here.in_scheduler or getattr(self, "_is_initial", False):
+        if accumulating is None or here.in_scheduler:
+            return step(self, *args, **kwargs)
+        if getattr(self, "_is_initial", False):
+            accumulating.made(self)
             return step(self, *args, **kwargs)
         if not accumulating.schedules(self, args, kwargs):
             return None

@@ -54,7 +54,8 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return run(*args, **kwargs)
     optimizer = args[0]
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
-    if accumulating is not None and not accumulating.happens(optimizer, leaves, args[1:], kwargs):
+    # An optimizer within another steps with it.
+    if accumulating is not None and not here.stepping and not accumulating.happens(optimizer, leaves, args[1:], kwargs):
         on_again(here)
         return None
     closure = args[1] if len(args) > 1 else kwargs.get("closure")
