@@ -29,4 +29,7 @@ def test_an_overflow_of_one_process_is_one_of_both(tmp_path: Path) -> None:
             process.communicate()
     for process, (out, err) in zip(processes, told, strict=True):
         assert process.returncode == 0, err
-        assert out.splitlines() == [f"{kind} {3 if kind == 'accumulated' else 2}" for kind in KINDS], err
+        # Older gloo prints what it is connected to.
+        assert [line for line in out.splitlines() if not line.startswith("[Gloo]")] == [
+            f"{kind} {3 if kind == 'accumulated' else 2}" for kind in KINDS
+        ], err

@@ -9,8 +9,7 @@ done in threads that have none.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -121,15 +120,17 @@ def _read_region() -> Region:
     return torch.is_autocast_cache_enabled(), here.devices, here.scaler, here.after
 
 
-@contextmanager
-def _changing(here: Here) -> Iterator[None]:
-    """Has watched what a thread's region needs watched, before and after it changes."""
+def _change(here: Here, devices: tuple[str, ...], scaler: Scaler | None, accumulating: Accumulation | None) -> None:
+    """Changes what a thread's region is, and has watched what it needs watched."""
     was, stepped = _watched(here), _steps_watched(here)
-    yield
+    here.devices, here.scaler, here.accumulating = devices, scaler, accumulating
+    here.user_scales = None
+    here.scaled_by_user.clear()
     if (now := _watched(here)) != was:
         (_watch.opened if now else _watch.closed)()
     if (now := _steps_watched(here)) != stepped:
         (steps_opened if now else steps_closed)()
+    set_has_called(here, scaler is None)
 
 
 def _watched(here: Here) -> bool:
@@ -146,12 +147,16 @@ def _write_region(raw: Region, over: Raw) -> None:
     if here.steps:
         # Steps that failed in a region end with it: what they would return to is being written away.
         deque(_steps.failed_steps(here), maxlen=0)
-    if (devices, scaler) != (here.devices, here.scaler):
-        with _changing(here):
-            here.devices, here.scaler = devices, scaler
-            here.user_scales = None
-            here.scaled_by_user.clear()
-        set_has_called(here, scaler is None)
+    if scaler is None and here.scaler is None and here.accumulating is None:
+        # All there is to do for who does not scale.
+        if devices:
+            if not here.devices:
+                _watch.opened()
+        elif here.devices:
+            _watch.closed()
+        here.devices = devices
+    elif devices != here.devices or scaler is not here.scaler:
+        _change(here, devices, scaler, here.accumulating)
     here.changes += 1
     if after is not here.after:
         set_after(here, after)
@@ -190,9 +195,7 @@ def _write_accumulating(raw: Accumulation | None, over: Raw) -> None:
     here = thread.here
     if (raw is None) != (here.accumulating is None):
         (_schedules.closed if raw is None else _schedules.opened)()
-    with _changing(here):
-        here.accumulating = raw
-        here.scaled_by_user.clear()
+    _change(here, here.devices, here.scaler, raw)
 
 
 ACCUMULATING = Cell("accumulated gradients", "thread", _read_accumulating, _write_accumulating)
