@@ -22,7 +22,7 @@ from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo._wrap import AROUND, in_turns, like, refuse_script, site_of
 from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.regions._others import has_its_own, is_fx_tracing
-from torchturbo.regions.autocast import puts_autocast_on
+from torchturbo.regions.autocast import dtype_put_on
 from torchturbo.regions.compiling import call_compiled, forget
 
 OutputDtype = Literal["input"] | torch.dtype | None
@@ -71,11 +71,11 @@ def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., A
         active = _enter(around, site)
         try:
             outputs = call_compiled(module, forward, args, kwargs) if compiles else forward(*args, **kwargs)
-            if output_dtype is not None and puts_autocast_on(active.held):
+            if output_dtype is not None and (half := dtype_put_on(active.held)) is not None:
                 if output_dtype == "input":
-                    outputs = as_inputs(outputs, (args, kwargs), module)
+                    outputs = as_inputs(outputs, half, (args, kwargs), module)
                 else:
-                    outputs = as_dtype(outputs, output_dtype)
+                    outputs = as_dtype(outputs, half, output_dtype)
         except BaseException as error:
             _leave(active, error)
             raise

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from torchturbo._dynamo import untraced
-from torchturbo.regions.autocast import DTYPES
 
 _untraced = partial(untraced, and_below=True)
 
 
 @_untraced
-def as_inputs(outputs: Any, inputs: Any, module: nn.Module) -> Any:
+def as_inputs(outputs: Any, half: torch.dtype, inputs: Any, module: nn.Module) -> Any:
     """`outputs`, where autocast has made them half precision, in the widest float type of `inputs`.
 
     A module without inputs of a float type (token ids) is held to have that of its first float parameter.
@@ -27,16 +26,17 @@ def as_inputs(outputs: Any, inputs: Any, module: nn.Module) -> Any:
     Args:
         outputs: a tensor, or tensors in containers: mappings, tuples, lists, dataclasses. Containers in which something
             is converted are copied; one that cannot be copied comes back as it is.
+        half: what autocast makes of float32.
         inputs: the same.
         module: whose they are.
     """
-    return _converted(outputs, lambda: _dtype_of(inputs, module), set())
+    return _converted(outputs, half, lambda: _dtype_of(inputs, module), set())
 
 
 @_untraced
-def as_dtype(outputs: Any, dtype: torch.dtype) -> Any:
-    """`outputs`, where autocast has made them half precision, as `dtype`."""
-    return _converted(outputs, lambda: dtype, set())
+def as_dtype(outputs: Any, half: torch.dtype, dtype: torch.dtype) -> Any:
+    """`outputs`, where autocast has made them `half` precision, as `dtype`."""
+    return _converted(outputs, half, lambda: dtype, set())
 
 
 def _dtype_of(inputs: Any, module: nn.Module) -> torch.dtype:
@@ -70,16 +70,16 @@ def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
             yield from _tensors(part, seen)
 
 
-def _converted(value: Any, dtype: Callable[[], torch.dtype], within: set[int]) -> Any:
+def _converted(value: Any, half: torch.dtype, dtype: Callable[[], torch.dtype], within: set[int]) -> Any:
     """A value, converted; what holds itself, through whatever is `within`, stays as it is there."""
     if isinstance(value, Tensor):
-        return value.to(dtype()) if value.dtype in DTYPES else value
+        return value.to(dtype()) if value.dtype is half else value
     if id(value) in within:
         return value
     within.add(id(value))
     changed = {}
     for key, part in _parts(value):
-        new = _converted(part, dtype, within)
+        new = _converted(part, half, dtype, within)
         if new is not part:
             changed[key] = new
     within.discard(id(value))

@@ -21,11 +21,9 @@ from torchturbo.regions._scaler import Scaler
 from torchturbo.settings._base import Cell, Setting, Values, Write
 from torchturbo.settings._edits import Raw, always, own
 
-__all__ = ["DEVICE_TYPES", "DTYPES", "as_in_forward", "autocast", "puts_autocast_on"]
+__all__ = ["DEVICE_TYPES", "as_in_forward", "autocast", "dtype_put_on"]
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
-DTYPES = (torch.bfloat16, torch.float16)
-"""What autocast makes of float32."""
 
 
 def _cell(device: str) -> Cell:
@@ -93,9 +91,10 @@ def _why_not(hardware: Hardware, value: str | None) -> str | None:
     return f"{name} computes bf16 by emulation only{fp16}"
 
 
-def puts_autocast_on(held: Iterable[tuple[Cell, Any, Raw, Raw]]) -> bool:
-    """Whether a block that holds these has put autocast on itself."""
-    return any(cell is REGION and put[1] for cell, _, _, put in held)
+def dtype_put_on(held: Iterable[tuple[Cell, Any, Raw, Raw]]) -> torch.dtype | None:
+    """What autocast makes of float32 in a block that holds these, or None if that has not put it on itself."""
+    cells = tuple(_ON.values())
+    return next((put[1] for cell, _, _, put in held if cell in cells and put[0]), None)
 
 
 def _told() -> str | None:
