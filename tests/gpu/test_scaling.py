@@ -1,4 +1,4 @@
-"""fp16 on a GPU: untouched loops against hand-written ones, bit for bit; backward runs in the device's threads there."""
+"""fp16 on a GPU: untouched loops against hand-written ones, bit for bit; parts of backward run in its own threads."""
 
 from __future__ import annotations
 
