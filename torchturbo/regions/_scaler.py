@@ -22,6 +22,8 @@ from torchturbo.regions._here import Factors
 _LARGEST = 2.0**127
 _SMALLEST = 2.0**-126
 """The powers of two that float32 holds in full precision."""
+_AT_MOST = 2**16
+"""Gradients that are remembered as finite."""
 
 
 def power_of_two(value: float) -> bool:
@@ -201,6 +203,9 @@ class Scaler:
 
     def finite(self, grads: Iterable[Tensor]) -> None:
         """Notes that gradients are finite as they are now."""
+        if len(self._seen) > _AT_MOST:
+            # Where steps are taken outside, nothing else ends it.
+            self._seen.clear()
         self._seen.update((id(grad), (weakref.ref(grad), grad._version)) for grad in grads)
 
     def allows(self, leaves: Iterable[Tensor]) -> bool:
