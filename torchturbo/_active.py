@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torchturbo._plan import Plan
 from torchturbo._program import Program
 from torchturbo._stack import Layer
-from torchturbo.regions._backward import accumulating_in, scaler_in
+from torchturbo.regions._backward import accumulating_in, is_within_another, scaler_in
 from torchturbo.regions._scaler import Scaler
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Active(Layer):
     def end(self) -> None:
         """What a block that has not failed does before it ends."""
         self.flush()
-        if self.scaler is not None:
+        if self.scaler is not None and not is_within_another(self.held):
             self.scaler.tell_of_a_step_outside()
 
     @property

@@ -25,7 +25,7 @@ from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._skipping import steps_closed, steps_opened
 from torchturbo.regions._window import current_window
 from torchturbo.settings._base import Cell, Write, moved
-from torchturbo.settings._edits import Raw, always
+from torchturbo.settings._edits import Edit, Raw, always
 
 _Engine = Callable[..., Any]
 
@@ -125,6 +125,7 @@ def _change(here: Here, devices: tuple[str, ...], scaler: Scaler | None, accumul
     was, stepped = _watched(here), _steps_watched(here)
     here.devices, here.scaler, here.accumulating = devices, scaler, accumulating
     here.user_scales = None
+    here.last_scaler = here.last_scaler if scaler is not None else None
     here.scaled_by_user.clear()
     if (now := _watched(here)) != was:
         (_watch.opened if now else _watch.closed)()
@@ -224,3 +225,12 @@ def accumulating_in(writes: tuple[Write, ...]) -> Accumulation | None:
 
 def _put(cell: Cell, writes: tuple[Write, ...]) -> Raw:
     return next((edit.value for each, edit in writes if each is cell and isinstance(edit, always)), None)
+
+
+def is_within_another(held: list[tuple[Cell, Edit, Raw, Raw]]) -> bool:
+    """Whether a block that holds these is open within another one that scales, which may step.
+
+    Args:
+        held: what it keeps of each cell.
+    """
+    return any(cell is REGION and found[2] is not None for cell, _, found, _ in held)

@@ -60,10 +60,12 @@ def _unscale_alike(grads: list[Tensor], inverse: float, device: torch.device) ->
     if factor is None:
         if len(_numbers.inverse) > 64:
             _numbers.inverse.clear()
-        factor = _numbers.inverse[device, inverse] = torch.tensor(inverse, dtype=torch.float32, device=device)
+        with torch.inference_mode(False):
+            factor = _numbers.inverse[device, inverse] = torch.tensor(inverse, dtype=torch.float32, device=device)
     found = _numbers.found.get(device)
     if found is None:
-        found = _numbers.found[device] = torch.zeros((), dtype=torch.float32, device=device)
+        with torch.inference_mode(False):
+            found = _numbers.found[device] = torch.zeros((), dtype=torch.float32, device=device)
     torch._amp_foreach_non_finite_check_and_unscale_(grads, found, factor)
     if found.item():
         found.zero_()

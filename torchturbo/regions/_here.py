@@ -50,6 +50,7 @@ class Here:
         in_scheduler: whether a scheduler takes a step.
         factors: how the scale of a new scaler starts and moves.
         scaler: what scales the gradients of backward, or None.
+        last_scaler: what scaled the last backward, in this block or one within it.
         after: whether a backward has ended and autocast is off until the step has ended, or a module is called.
         changes: how often the region has changed, so that one which closes in the middle of a backward or a step is not
             opened again by their end.
@@ -68,6 +69,7 @@ class Here:
         "factors",
         "has_called",
         "in_scheduler",
+        "last_scaler",
         "scaled_by_user",
         "scaler",
         "stepping",
@@ -82,6 +84,7 @@ class Here:
         self.in_scheduler = False
         self.factors = Factors()
         self.scaler: Scaler | None = None
+        self.last_scaler: Scaler | None = None
         self.after = False
         self.changes = 0
         self.steps: list[Any] = []

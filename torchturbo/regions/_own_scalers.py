@@ -19,6 +19,11 @@ from torchturbo.regions._scaler import Scaler
 
 
 def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
+    if torch.compiler.is_dynamo_compiling():
+        # Dynamo takes no function for a constant; it breaks its graph at this one.
+        from torchturbo.regions import _own_scalers
+
+        return _own_scalers._scale(self, args, kwargs)
     call: Any = "ours"
     return call(self, args, kwargs)
 

@@ -34,6 +34,7 @@ from torchturbo.regions._gradients import (
     scale_in_place,
     unscale_leaves,
 )
+from torchturbo.regions._here import thread
 from torchturbo.regions._leaves import Graph, as_leaves
 from torchturbo.regions._retained import Retained
 from torchturbo.regions._scaler import Scaler
@@ -83,7 +84,9 @@ def scaled_backward(
                 "not whole: take the GradScaler away, and the block scales"
             )
         return _left_alone(engine, args, kwargs)
-    window = Window(scaler, accumulating)
+    # Sums are put back first: a gradient that is gone may be in one.
+    window = Window(scaler, accumulating, () if accumulating is not None else graph.leaves.values())
+    thread.here.last_scaler = scaler
     open_windows.append(window)
     stash(window)
     try:

@@ -51,7 +51,11 @@ class Scaler:
         self._told = False
         # Leaves whose gradient overflowed in a backward, until a step has been skipped for it: what hides that later,
         # as clipping by value does, does not undo it.
-        self._bad: dict[int, tuple[weakref.ref[Tensor], Tensor | bool]] = {}
+        self._bad: dict[int, tuple[weakref.ref[Tensor], Tensor | bool, int]] = {}
+        # Backwards that have begun; and how many in a row found that an overflow was thrown away, without any step. One
+        # alone is how two backwards before a step look, of which the second begins with other gradients cleared.
+        self._window = 0
+        self._drops = 0
         # Gradients that are known to be finite, and the version that is.
         self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
         self.steps = 0
@@ -119,9 +123,8 @@ class Scaler:
         """Warns where a block ends with gradients that overflowed, and no optimizer has stepped in one so far."""
         if self.steps or self.skipped_steps or self.told_outside or not self._bad:
             return
-        leaves = [leaf for reference, _ in list(self._bad.values()) if (leaf := reference()) is not None]
-        self.forget_what_is_gone(leaves)
-        if any(map(self.is_bad, leaves)):
+        leaves = [leaf for reference, *_ in list(self._bad.values()) if (leaf := reference()) is not None]
+        if any(leaf.grad is not None and self.is_bad(leaf) for leaf in leaves):
             self.told_outside = True
             warnings.warn(
                 "gradients overflowed in this block, and no optimizer has stepped in it yet: a step outside of it "
@@ -136,19 +139,28 @@ class Scaler:
     def _next(self) -> tuple[float, int]:
         scale, tracker = self._scale, self._tracker
         _, growth, backoff, interval = self.factors
+        if self._found or (self._drops > 1 and not self._stepped):
+            return max(scale * backoff, _SMALLEST), 0
         if not self._stepped:
             return scale, tracker
-        if self._found:
-            return max(scale * backoff, _SMALLEST), 0
         if tracker + 1 < interval:
             return scale, tracker + 1
         return min(scale * growth, _LARGEST) if scale * growth <= _LARGEST else scale, 0
 
-    def begin(self) -> float:
-        """The scale for a backward that begins; it has moved, if there were steps since the last one."""
+    def begin(self, leaves: Iterable[Tensor] = ()) -> float:
+        """The scale for a backward that begins; it has moved, if there were steps since the last one.
+
+        It has too if gradients that overflowed are gone again and again and nobody has stepped: the loop guards itself.
+
+        Args:
+            leaves: what the backward writes to.
+        """
         with self._lock:
-            if self._stepped:
+            self._window += 1
+            self._drops += self.forget_what_is_gone(leaves)
+            if self._stepped or self._drops > 1:
                 self._scale, self._tracker = self._next()
+                self._drops = 0 if self._stepped else 1
                 self._stepped = self._found = False
                 self._seen.clear()
                 if self._scale < 1 and self.skipped_steps and not self._told:
@@ -179,22 +191,43 @@ class Scaler:
             leaf: the leaf.
             found: whether it is not; a tensor is asked when a step wants to know.
         """
-        self._bad[id(leaf)] = weakref.ref(leaf), found
+        self._bad[id(leaf)] = weakref.ref(leaf), found, self._window
 
     def cleared(self, leaf: Tensor) -> None:
         """Notes that a leaf has no gradient, or one of zeros."""
         if self._bad:
             self._bad.pop(id(leaf), None)
 
-    def forget_what_is_gone(self, leaves: Iterable[Tensor]) -> None:
-        """Has no overflow outlive the gradient that it was in.
+    def forget_what_is_gone(self, leaves: Iterable[Tensor]) -> bool:
+        """Has no overflow outlive the gradient that it was in, once another backward has begun; whether any has gone.
+
+        Until then who clears it does not undo it, as clipping does not.
 
         Args:
             leaves: some leaves.
         """
+        gone = False
         for leaf in leaves if self._bad else ():
-            if self.is_bad(leaf) and (leaf.grad is None or not values_of(leaf.grad.detach()).any()):
+            if (
+                self.is_bad(leaf)
+                and self._bad[id(leaf)][2] != self._window
+                and (leaf.grad is None or not values_of(leaf.grad.detach()).any())
+            ):
                 self.cleared(leaf)
+                gone = True
+        return gone
+
+    def knows(self, leaves: Iterable[Tensor]) -> bool:
+        """Whether it has scaled any of the gradients that leaves have now.
+
+        Args:
+            leaves: some leaves.
+        """
+        for leaf in leaves:
+            bad, seen = self._bad.get(id(leaf)), self._seen.get(id(leaf.grad))
+            if (bad is not None and bad[0]() is leaf) or (seen is not None and seen[0]() is leaf.grad):
+                return True
+        return False
 
     def is_bad(self, leaf: Tensor) -> bool:
         """Whether a leaf's gradient overflowed in a backward, and no step has been skipped for it yet."""

@@ -54,6 +54,10 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return run(*args, **kwargs)
     optimizer = args[0]
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
+    # A function that is called in the block, with a block of its own, may have run the backward.
+    last = here.last_scaler
+    if scaler is not None and last not in (None, scaler) and last.knows(leaves) and not scaler.knows(leaves):
+        scaler = last
     # An optimizer within another steps with it.
     if accumulating is not None and not here.stepping and not accumulating.happens(optimizer, leaves, args[1:], kwargs):
         on_again(here)
@@ -103,6 +107,11 @@ def _finite(closure: Callable[[], Any], scaler: Scaler, leaves: list[Tensor]) ->
 
 def _closing_over(func: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            # Dynamo takes no function for a constant; it breaks its graph at this one.
+            from torchturbo.regions import _skipping
+
+            return _skipping._step(func, args, kwargs)
         call: Any = "ours"
         return call(func, args, kwargs)
 

@@ -30,6 +30,7 @@ class Window:
     Args:
         scaler: what scales it, or None.
         accumulating: what accumulates its gradients, or None.
+        leaves: what it writes to.
 
     Attributes:
         scale: the factor.
@@ -41,10 +42,10 @@ class Window:
 
     __slots__ = ("accumulating", "divisor", "reached", "scale", "scaler", "taken", "within")
 
-    def __init__(self, scaler: Scaler | None, accumulating: Accumulation | None) -> None:
+    def __init__(self, scaler: Scaler | None, accumulating: Accumulation | None, leaves: Iterable[Tensor] = ()) -> None:
         self.scaler = scaler
         self.accumulating = accumulating
-        self.scale = 1.0 if scaler is None else scaler.begin()
+        self.scale = 1.0 if scaler is None else scaler.begin(leaves)
         self.divisor = 1 if accumulating is None else accumulating.every
         self.taken: set[int] = set()
         # A checkpoint goes on with the gradients of the leaves that it makes, and drops them: they must not stay here.

@@ -1,0 +1,124 @@
+"""Loops that guard themselves against gradients that are not finite: the scale moves as it does by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.scaling.loops import batch, net
+from torchturbo import accelerate, scaler_of, turbo
+
+STEPS, INITIAL = 30, 2.0**24
+
+Guard = Callable[[list[Tensor], torch.optim.Optimizer], bool]
+"""What a loop does with gradients before it steps; returns whether it goes on to the step."""
+
+
+def drops_the_batch(gradients: list[Tensor], optimizer: torch.optim.Optimizer) -> bool:
+    if all(bool(gradient.isfinite().all()) for gradient in gradients):
+        return True
+    optimizer.zero_grad()
+    return False
+
+
+def zeroes_them(gradients: list[Tensor], optimizer: torch.optim.Optimizer) -> bool:
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        optimizer.zero_grad(set_to_none=False)
+    return True
+
+
+def forgets_them(gradients: list[Tensor], optimizer: torch.optim.Optimizer) -> bool:
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        optimizer.zero_grad()
+    return True
+
+
+def replaces_what_is_not_finite(gradients: list[Tensor], optimizer: torch.optim.Optimizer) -> bool:
+    for gradient in gradients:
+        gradient.nan_to_num_(0, 0, 0)
+    return True
+
+
+def gradients_of(model: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def by_hand(guard: Guard) -> tuple[nn.Module, float]:
+    torch.manual_seed(0)
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=INITIAL, growth_interval=4)
+    for step in range(STEPS):
+        x, y = batch(step)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = nn.functional.mse_loss(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        if guard(gradients_of(model), optimizer):
+            scaler.step(optimizer)
+        scaler.update()
+    return model, scaler.get_scale()
+
+
+@pytest.mark.parametrize("guard", [zeroes_them, forgets_them, replaces_what_is_not_finite])
+def test_a_loop_that_guards_itself_is_the_one_written_by_hand(guard: Guard) -> None:
+    torch.manual_seed(0)
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    with turbo("fast", autocast="fp16", init_scale=INITIAL, growth_interval=4) as active:
+        for step in range(STEPS):
+            x, y = batch(step)
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            if guard(gradients_of(model), optimizer):
+                optimizer.step()
+    expected, scale = by_hand(guard)
+    assert active.scaler is not None
+    # By hand the scale has moved after the last batch; here it moves when the next backward begins.
+    assert scale in (active.scaler.get_scale(), active.scaler.get_scale() / 2)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
+
+
+def test_a_loop_that_drops_the_batch_goes_on_learning() -> None:
+    """By hand it moves the scale at each; here at the second in a row, since one alone may be another optimizer's."""
+    torch.manual_seed(0)
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    with turbo("fast", autocast="fp16", init_scale=INITIAL, growth_interval=4) as active:
+        for step in range(STEPS):
+            x, y = batch(step)
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            if drops_the_batch(gradients_of(model), optimizer):
+                optimizer.step()
+    assert active.scaler is not None
+    assert active.scaler.get_scale() < INITIAL
+    assert active.scaler.steps > STEPS // 3
+
+
+def test_the_scaler_that_has_scaled_hears_of_the_step() -> None:
+    """Of a function with a block of its own, whose caller steps in another."""
+    torch.manual_seed(0)
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+    @accelerate(profile="fast", autocast="fp16", init_scale=INITIAL, growth_interval=4)
+    def gradients(step: int) -> None:
+        x, y = batch(step)
+        nn.functional.mse_loss(model(x), y).backward()
+
+    with turbo("fast", autocast="fp16") as outer:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            gradients(step)
+            optimizer.step()
+    inner = scaler_of(gradients)
+    assert inner is not None
+    assert outer.scaler is not None
+    assert (inner.steps + inner.skipped_steps, outer.scaler.steps) == (STEPS, 0)
+    assert inner.skipped_steps
+    assert inner.get_scale() < INITIAL
