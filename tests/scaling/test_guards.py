@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.scaling.loops import batch, net
-from torchturbo import accelerate, scaler_of, turbo
+from torchturbo import Scaler, accelerate, scaler_of, turbo
 
 STEPS, INITIAL = 30, 2.0**24
 
@@ -64,8 +64,7 @@ def by_hand(guard: Guard) -> tuple[nn.Module, float]:
     return model, scaler.get_scale()
 
 
-@pytest.mark.parametrize("guard", [zeroes_them, forgets_them, replaces_what_is_not_finite])
-def test_a_loop_that_guards_itself_is_the_one_written_by_hand(guard: Guard) -> None:
+def untouched(guard: Guard) -> tuple[nn.Module, Scaler]:
     torch.manual_seed(0)
     model = net()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -76,28 +75,23 @@ def test_a_loop_that_guards_itself_is_the_one_written_by_hand(guard: Guard) -> N
             nn.functional.mse_loss(model(x), y).backward()
             if guard(gradients_of(model), optimizer):
                 optimizer.step()
-    expected, scale = by_hand(guard)
     assert active.scaler is not None
+    return model, active.scaler
+
+
+@pytest.mark.parametrize("guard", [zeroes_them, forgets_them, replaces_what_is_not_finite])
+def test_a_loop_that_guards_itself_is_the_one_written_by_hand(guard: Guard) -> None:
+    (model, scaler), (expected, scale) = untouched(guard), by_hand(guard)
     # By hand the scale has moved after the last batch; here it moves when the next backward begins.
-    assert scale in (active.scaler.get_scale(), active.scaler.get_scale() / 2)
+    assert scale in (scaler.get_scale(), scaler.get_scale() / 2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
 
 
 def test_a_loop_that_drops_the_batch_goes_on_learning() -> None:
     """By hand it moves the scale at each; here at the second in a row, since one alone may be another optimizer's."""
-    torch.manual_seed(0)
-    model = net()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    with turbo("fast", autocast="fp16", init_scale=INITIAL, growth_interval=4) as active:
-        for step in range(STEPS):
-            x, y = batch(step)
-            optimizer.zero_grad()
-            nn.functional.mse_loss(model(x), y).backward()
-            if drops_the_batch(gradients_of(model), optimizer):
-                optimizer.step()
-    assert active.scaler is not None
-    assert active.scaler.get_scale() < INITIAL
-    assert active.scaler.steps > STEPS // 3
+    _, scaler = untouched(drops_the_batch)
+    assert scaler.get_scale() < INITIAL
+    assert scaler.steps > STEPS // 3
 
 
 def test_the_scaler_that_has_scaled_hears_of_the_step() -> None:

@@ -143,9 +143,8 @@ def stay_off(here: Here, before: Before) -> None:
     on = all(enabled for _, enabled in before.enabled)
     if here.changes != before.changes or not on or here.steps or here.stepping or _in_a_block_of_the_users():
         back(here, before)
-    elif not here.after:
-        here.after = True
-        module_calls.opened()
+    else:
+        set_after(here, True)
 
 
 @untraced

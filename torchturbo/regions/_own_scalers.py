@@ -79,7 +79,7 @@ def scaled(scaler: Scaler | None, nodes: Iterable[Any]) -> bool:
     if scaler is None:
         return theirs
     if here.user_scales is None:
-        here.user_scales = scaler.own_scaler = theirs
+        here.user_scales = theirs
     elif here.user_scales is not theirs:
         raise ScalingError(
             "one loss in this block is scaled by a GradScaler of its own, and another is not: scale both, or take the "

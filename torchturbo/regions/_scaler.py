@@ -66,8 +66,6 @@ class Scaler:
         """Whether the last optimizer step ran; None before the first."""
         self.told_outside = False
         """Whether the user has been told that backward or steps seem to run outside of the block."""
-        self.own_scaler: bool | None = None
-        """Whether the code inside scales its losses with a `GradScaler` of its own; None before the first backward."""
 
     # ---------------------------------------------------------------------------------------------------- to be read
 
@@ -145,7 +143,7 @@ class Scaler:
             return scale, tracker
         if tracker + 1 < interval:
             return scale, tracker + 1
-        return min(scale * growth, _LARGEST) if scale * growth <= _LARGEST else scale, 0
+        return scale * growth if scale * growth <= _LARGEST else scale, 0
 
     def begin(self, leaves: Iterable[Tensor] = ()) -> float:
         """The scale for a backward that begins; it has moved, if there were steps since the last one.
@@ -174,13 +172,12 @@ class Scaler:
                     )
             return self._scale
 
-    def back_off(self) -> float:
-        """Makes the scale smaller at once, and returns it: for a closure that is evaluated again."""
+    def back_off(self) -> None:
+        """Makes the scale smaller at once, for a closure that is evaluated again."""
         with self._lock:
             self._found = self._stepped = True
             self._scale, self._tracker = self._next()
             self._found = self._stepped = False
-            return self._scale
 
     # --------------------------------------------------------------------------------------- what backwards have found
 
