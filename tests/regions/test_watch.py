@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.regions.watching import ALL_OFF, RIGHT, Watched, in_place, under_autocast
+from tests.witness.children import Answer, in_child
 from torchturbo import turbo
+from torchturbo.regions._calls import module_calls
 from torchturbo.testing import pretend
 
 
@@ -115,6 +117,25 @@ def test_the_watch_lasts_until_the_last_thread_leaves(watched: Watched) -> None:
         assert pool.submit(lambda: Watched().train()).result() == RIGHT
         pool.submit(block.__exit__, None, None, None).result()
     assert in_place() == before
+
+
+def test_a_forked_child_goes_on() -> None:
+    """A worker that is forked before the first module of a block is called, and opens one of its own later."""
+
+    def child() -> list[int]:
+        nn.Identity()(0)
+        needed = [module_calls.needed]
+        block.__exit__(None, None, None)
+        with turbo("fast", autocast="fp16"):
+            needed.append(module_calls.needed)
+        return [*needed, module_calls.needed]
+
+    block = turbo("fast", autocast="fp16")
+    block.__enter__()
+    try:
+        assert in_child(child) == Answer([0, 1, 0])
+    finally:
+        block.__exit__(None, None, None)
 
 
 # --------------------------------------------------------------------------- regions that end where they should not

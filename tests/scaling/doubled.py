@@ -153,7 +153,7 @@ def differentiable_gradients(by: By) -> Loop:
 
 @loop
 def plain_gradients_beside(by: By) -> Loop:
-    """`autograd.grad` without a graph is its caller's own."""
+    """`autograd.grad` of some parameters, without a graph, is its caller's own."""
     model = net()
     optimizer = sgd(model)
 
@@ -166,6 +166,27 @@ def plain_gradients_beside(by: By) -> Loop:
         by.step(optimizer)
         by.update()
         return loss, seen
+
+    return Loop(step, [model], [optimizer])
+
+
+@loop
+def gradients_asked_for(by: By) -> Loop:
+    """No `backward`: the gradients of all parameters are asked for, and put where the optimizer looks."""
+    model = net()
+    optimizer = adam(model)
+
+    def step(number: int) -> object:
+        with by.forward():
+            loss = regression(model, number)
+        parameters = list(model.parameters())
+        for parameter, gradient in zip(parameters, grad(by.scale(loss), parameters), strict=True):
+            parameter.grad = gradient
+        by.unscale(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, 0.5 * QUIET)
+        by.step(optimizer)
+        by.update()
+        return loss, norm
 
     return Loop(step, [model], [optimizer])
 

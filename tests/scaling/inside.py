@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.scaling.loops import QUIET, By, Loop, adam, batch, cacheless, loop, net, regression, sgd
+from tests.scaling.loops import QUIET, By, Loop, adam, batch, cacheless, loop, loudness, net, regression, sgd
 from tests.scaling.ordinary import ordinary
 
 
@@ -80,6 +80,40 @@ def checkpoints_accumulated(by: By) -> Loop:
         return nn.utils.clip_grad_norm_(model.parameters(), 0.3 * QUIET)
 
     return ordinary(by, more, model=model)
+
+
+def called_in_the_loop(by: By, *, use_reentrant: bool) -> Loop:
+    """Two micro-batches, whose forward the loop itself checkpoints, with functions before any module."""
+    model = net()
+    optimizer = adam(model)
+
+    def hidden(x: Tensor) -> Tensor:
+        return torch.tanh(F.linear(x, model[0].weight))
+
+    def step(number: int) -> object:
+        optimizer.zero_grad()
+        losses = []
+        for part in (0, 1):
+            x, y = batch(number, part)
+            with by.forward():
+                output = model[2:](checkpoint(hidden, x.requires_grad_(), use_reentrant=use_reentrant))
+                losses.append(F.mse_loss(output, y) * loudness(number))
+            by.scale(losses[-1]).backward()
+        by.step(optimizer)
+        by.update()
+        return losses
+
+    return Loop(step, [model], [optimizer])
+
+
+@loop
+def checkpoints_called_in_the_loop(by: By) -> Loop:
+    return called_in_the_loop(by, use_reentrant=False)
+
+
+@loop
+def reentrant_checkpoints_called_in_the_loop(by: By) -> Loop:
+    return called_in_the_loop(by, use_reentrant=True)
 
 
 # ----------------------------------------------------------------------------------------------- float32 in between

@@ -100,6 +100,27 @@ def test_double_parameters_are_scaled_too() -> None:
     assert all(map(torch.equal, found, right))
 
 
+def test_a_step_with_gradients_that_nobody_scaled_is_refused() -> None:
+    """Of all parameters they are scaled; of some they may only be looked at, until a step is to be taken with them."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    weight = model[2].weight
+    before = weight.detach().clone()
+    with turbo("fast", autocast="fp16"):
+        (looked_at,) = torch.autograd.grad(regression(model, 1), [weight])
+        optimizer.step()
+        weight.grad = looked_at
+        with pytest.raises(ScalingError, match=r"loss\.backward\(inputs="):
+            optimizer.step()
+    assert torch.equal(weight, before)
+
+
+def test_half_parameters_whose_gradients_are_asked_for_are_refused() -> None:
+    model = net().half()
+    with turbo("fast", autocast="fp16"), pytest.raises(ScalingError, match=r"model\.float\(\)"):
+        torch.autograd.grad(model(batch(0)[0].half()).float().mean(), list(model.parameters()))
+
+
 def test_it_is_an_error_of_this_package() -> None:
     assert issubclass(ScalingError, TurboError)
     assert issubclass(ScalingError, RuntimeError)

@@ -22,7 +22,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.regions import _compiler
 from torchturbo.regions._calls import Args, Kwargs, module_calls
 from torchturbo.regions._compiler import lenience
-from torchturbo.regions._here import thread
+from torchturbo.regions._here import recount
 from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, left_alone
 from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_module, taken_apart
 from torchturbo.settings._base import Cell
@@ -212,7 +212,7 @@ def _compile_nothing_here() -> None:
     if _watch.regions:
         _watch.regions = 0
         _compiler.closed()
-    module_calls.recounted(int(thread.here.after))
+    recount()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import torch
@@ -14,10 +15,23 @@ def all_finite(grads: list[Tensor]) -> bool:
     Args:
         grads: dense or sparse.
     """
+    grads = [grad for grad in grads if not has_no_values(grad)]
     # One kernel for all of them; it writes what it reads, which a graph over a gradient would take for a change.
     plain = [grad for grad in grads if not grad.requires_grad]
     others = grads if len(plain) < len(grads) else ()
     return unscale_in_place(plain, 1.0) and all(bool(torch.isfinite(values_of(grad.detach())).all()) for grad in others)
+
+
+def has_no_values(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and no numbers: it is on the meta device, or fake.
+
+    Args:
+        tensor: any.
+    """
+    if tensor.is_meta:
+        return True
+    fake = sys.modules.get("torch._subclasses.fake_tensor")
+    return fake is not None and isinstance(tensor, fake.FakeTensor)
 
 
 class _Numbers(threading.local):

@@ -12,12 +12,14 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.utils.checkpoint
 
 from torchturbo._dynamo import untraced
-from torchturbo.regions._calls import module_calls
+from torchturbo.regions._calls import Exchange, code_like, module_calls
 
 if TYPE_CHECKING:
     from torchturbo.regions._accumulating import Accumulation
@@ -165,12 +167,18 @@ def _is_over(here: Here) -> bool:
 
 
 @untraced
-def module_is_called() -> bool:
-    """Switches autocast on again after a backward; and whether this is the first module that a block calls."""
-    here = thread.here
+def _forward_begins(here: Here) -> None:
+    """Switches autocast on again after a backward."""
     if _is_over(here):
         on_again(here)
         set_after(here, False)
+
+
+@untraced
+def _module_is_called() -> bool:
+    """Notes that a forward begins; and returns whether this is the first module that a block calls."""
+    here = thread.here
+    _forward_begins(here)
     if here.has_called:
         return False
     set_has_called(here, True)
@@ -203,7 +211,33 @@ def set_after(here: Here, after: bool) -> None:
     """Notes whether autocast is off after a backward."""
     if after != here.after:
         here.after = after
-        (module_calls.opened if after else module_calls.closed)()
+        for forwards in (module_calls, _checkpoints):
+            (forwards.opened if after else forwards.closed)()
 
 
-module_calls.before = module_is_called
+module_calls.before = _module_is_called
+
+
+def _standing_in(device_type: str = "cuda") -> Any:
+    call: Any = "ours"
+    return call(device_type)
+
+
+@untraced
+def _autocast_of_a_checkpoint(device_type: str) -> Any:
+    _forward_begins(thread.here)
+    return FunctionType(_CODE, _CHECKPOINT)(device_type)
+
+
+_CHECKPOINT = vars(torch.utils.checkpoint)
+_FUNCTION: Any = _CHECKPOINT["_get_autocast_kwargs"]
+_CODE: CodeType = _FUNCTION.__code__
+_checkpoints = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _autocast_of_a_checkpoint))
+"""What a checkpoint asks first, to run its forward again as it runs it now."""
+
+
+def recount() -> None:
+    """Puts counts right in a forked child, in which only the thread that forked goes on."""
+    here = thread.here
+    module_calls.recounted(int(here.after) + int(not here.has_called))
+    _checkpoints.recounted(int(here.after))

@@ -25,6 +25,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.errors import AccumulationError, ScalingError
 from torchturbo.regions import _own_scalers
 from torchturbo.regions._accumulating import Accumulation
+from torchturbo.regions._finite import has_no_values
 from torchturbo.regions._gradients import (
     by_hooks,
     check_leaves,
@@ -72,10 +73,14 @@ def scaled_backward(
     if within is not None:
         return engine(*args, **kwargs)
     outputs, grads, keep, create, inputs, *rest = args
+    if _has_no_values(outputs):
+        return _left_alone(engine, args, kwargs)
     if not kwargs["accumulate_grad"]:
-        if scaler is None or not create or _is_transformed(outputs) or _own_scalers.has_scaled(outputs):
+        if scaler is None or _is_transformed() or _own_scalers.has_scaled(outputs):
             return _left_alone(engine, args, kwargs)
-        return _differentiable(scaler, engine, args, kwargs)
+        if create:
+            return _asked_for(scaler, engine, args, kwargs)
+        return _asked_for_a_step(scaler, engine, args, kwargs)
     graph = Graph(outputs)
     if _own_scalers.scaled(scaler, graph.nodes):
         if accumulating is not None:
@@ -115,8 +120,28 @@ def _left_alone(engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 @untraced
-def _differentiable(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.autograd.grad(create_graph=True)`, as torch's documentation has it: scaled, divided, and then used."""
+def _asked_for_a_step(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.autograd.grad` without a graph: scaled if it is of all parameters, as one takes a step with.
+
+    Of some of them it may only be looked at, and then its bits are those of fp16 without scaling.
+    """
+    outputs, inputs = args[0], args[4]
+    if not all(isinstance(each, torch.nn.Parameter) for each in inputs):
+        return _left_alone(engine, args, kwargs)
+    given = {id(each): each for each in inputs}
+    if any(isinstance(leaf, torch.nn.Parameter) and key not in given for key, leaf in Graph(outputs).leaves.items()):
+        found = _left_alone(engine, args, kwargs)
+        scaler.left_alone(grad for grad in found if grad is not None)
+        return found
+    refuse(given, goes_on=False)
+    found = _asked_for(scaler, engine, args, kwargs)
+    scaler.asked_for([grad for grad in found if grad is not None])
+    return found
+
+
+@untraced
+def _asked_for(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.autograd.grad`, as torch's documentation has it for gradient penalties: scaled, divided, and then used."""
     outputs, grads, keep, create, inputs, *rest = args
     scale = scaler.begin()
     hooked = [isinstance(each, Tensor) and bool(each._backward_hooks) for each in inputs]
@@ -158,12 +183,14 @@ def _begins_anew() -> bool:
     return given is None or (isinstance(given, tuple | list) and all(each is None for each in given))
 
 
-def _is_transformed(outputs: _Outputs) -> bool:
-    """Whether a transform of torch.func or a compiler asks, not the loop."""
-    fake = sys.modules.get("torch._subclasses.fake_tensor")
-    return torch._C._functorch.peek_interpreter_stack() is not None or (
-        fake is not None and any(isinstance(output, fake.FakeTensor) for output in outputs)
-    )
+def _is_transformed() -> bool:
+    """Whether a transform of torch.func asks, not the loop."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _has_no_values(outputs: _Outputs) -> bool:
+    """Whether a compiler asks, or somebody who wants to know shapes alone."""
+    return any(isinstance(output, Tensor) and has_no_values(output) for output in outputs)
 
 
 # ------------------------------------------------------------------------------------------------------ the engine run
