@@ -131,7 +131,7 @@ def _asked_for_a_step(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kw
     given = {id(each): each for each in inputs}
     if any(isinstance(leaf, torch.nn.Parameter) and key not in given for key, leaf in Graph(outputs).leaves.items()):
         found = _left_alone(engine, args, kwargs)
-        scaler.left_alone(grad for grad in found if grad is not None)
+        scaler.unscaled.are(grad for grad in found if grad is not None)
         return found
     refuse(given, goes_on=False)
     found = _asked_for(scaler, engine, args, kwargs)

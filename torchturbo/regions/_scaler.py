@@ -15,9 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from torchturbo.errors import ScalingError, ScalingWarning
+from torchturbo.errors import ScalingWarning
 from torchturbo.regions._finite import all_finite, values_of
 from torchturbo.regions._here import Factors
+from torchturbo.regions._unscaled import Unscaled
 
 _LARGEST = 2.0**127
 _SMALLEST = 2.0**-126
@@ -58,8 +59,7 @@ class Scaler:
         self._drops = 0
         # Gradients that are known to be finite, and the version that is.
         self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
-        # What `torch.autograd.grad` last gave without scaling.
-        self._unscaled: dict[int, weakref.ref[Tensor]] = {}
+        self.unscaled = Unscaled()
         self.steps = 0
         """Optimizer steps that ran."""
         self.skipped_steps = 0
@@ -239,24 +239,6 @@ class Scaler:
         else:
             self._drops += 1
 
-    def left_alone(self, grads: Iterable[Tensor]) -> None:
-        """Notes gradients that were given as fp16 has them, without scaling, to who may only look at them.
-
-        Args:
-            grads: the gradients.
-        """
-        self._unscaled = {id(grad): weakref.ref(grad) for grad in grads}
-
-    def _refuse_unscaled(self, leaves: Iterable[Tensor]) -> None:
-        for leaf in leaves:
-            unscaled = self._unscaled.get(id(leaf.grad))
-            if unscaled is not None and unscaled() is leaf.grad:
-                raise ScalingError(
-                    "this step is with gradients from torch.autograd.grad, which are not scaled where they are of some "
-                    "of a loss's parameters only: small ones have become zero in fp16. Ask for those of all "
-                    "parameters, or call loss.backward(inputs=...)"
-                )
-
     def is_bad(self, leaf: Tensor) -> bool:
         """Whether a leaf's gradient overflowed in a backward, and no step has been skipped for it yet."""
         known = self._bad.get(id(leaf)) if self._bad else None
@@ -279,8 +261,7 @@ class Scaler:
             ScalingError: some were never scaled.
         """
         leaves = list(leaves)
-        if self._unscaled:
-            self._refuse_unscaled(leaves)
+        self.unscaled.refuse(leaves)
         self.forget_what_is_gone(leaves)
         if self._bad and any(map(self.is_bad, leaves)):
             return False
