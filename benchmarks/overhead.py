@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.optim.optimizer as optimizers
 from rich.console import Console
 from rich.table import Table
 
@@ -109,6 +113,51 @@ def wraps_decorated_call() -> None:
     _wrapped()
 
 
+def _by_hand(*args: Any, **kwargs: Any) -> None:
+    cache, on = torch.is_autocast_cache_enabled(), torch.is_autocast_enabled(_DEVICE)
+    dtype = torch.get_autocast_dtype(_DEVICE)
+    torch.set_autocast_enabled(_DEVICE, True)
+    torch.set_autocast_dtype(_DEVICE, _DTYPE)
+    torch.set_autocast_cache_enabled(False)
+    try:
+        _nothing(*args, **kwargs)
+    finally:
+        torch.clear_autocast_cache()
+        torch.set_autocast_enabled(_DEVICE, on)
+        torch.set_autocast_dtype(_DEVICE, dtype)
+        torch.set_autocast_cache_enabled(cache)
+
+
+def call_by_hand() -> None:
+    """A call of a wrapper that puts autocast on, without its copies of weights, and back, and does no more."""
+    _by_hand()
+
+
+_lock = threading.RLock()
+_precision: Any = getattr(torch._C, "_get_fp32_precision_getter", lambda *_: "none")
+_autograd: Any = vars(torch.autograd)
+_hooks: Any = optimizers._global_optimizer_pre_hooks
+
+
+def _watched_by_hand(*args: Any, **kwargs: Any) -> None:
+    compiled = "torch._inductor.config" in sys.modules or _precision("cuda", "all") != "none"
+    assert not compiled, "a block would have more to do here"
+    with _lock:
+        engine = _autograd["_engine_run_backward"]
+        _autograd["_engine_run_backward"] = _hooks["benchmark"] = _nothing
+    try:
+        _by_hand(*args, **kwargs)
+    finally:
+        with _lock:
+            _autograd["_engine_run_backward"] = engine
+            del _hooks["benchmark"]
+
+
+def call_watched_by_hand() -> None:
+    """The same, with what turbo has in place for backward and steps, and the look at what compiling would change."""
+    _watched_by_hand()
+
+
 def decorated_re_entry() -> None:
     """A call of a decorated function under the same profile, where nothing changes."""
     _decorated()
@@ -129,6 +178,8 @@ CONTENDERS: tuple[Callable[[], None], ...] = (
     decorated_call,
     autocast_decorated_call,
     wraps_decorated_call,
+    # What the profile fast comes to without a GPU.
+    *((call_by_hand, call_watched_by_hand) if _DEVICE == "cpu" else ()),
 )
 
 

@@ -155,6 +155,24 @@ def test_an_entry_that_cannot_be_taken_back_says_why_it_failed(world: World, lay
     assert world.values["flag"] is False
 
 
+@pytest.mark.parametrize("first_out", ["lower", "upper"])
+def test_cells_that_are_put_in_force_at_once_leave_by_themselves(world: World, layers: Ours, first_out: str) -> None:
+    number, own = world.cells["number"], world.cells["own"]
+
+    def write(raw: Any, over: Any) -> None:
+        for cell, part, was in zip((number, own), raw, over, strict=True):
+            cell.write(part, was)
+
+    both = Cell("both", "thread", lambda: (number.read(), own.read()), write, parts=(number, own))
+    lower, upper = layers.open([(both, always((1, 1)))]), layers.open([(own, always(2))])
+    assert (world.values["number"], world.values["own", 0]) == (1, 2)
+    last = {"lower": upper, "upper": lower}[first_out]
+    layers.close({"lower": lower, "upper": upper}[first_out])
+    assert (world.values["number"], world.values["own", 0]) == ((0, 2) if last is upper else (1, 1))
+    layers.close(last)
+    assert (world.values["number"], world.values["own", 0]) == (0, 0)
+
+
 def test_the_stack_itself_is_what_the_laws_drive() -> None:
     stack = Stack()
     own: list[Layer] = []

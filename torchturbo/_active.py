@@ -33,13 +33,10 @@ class Active(Layer):
 
     __slots__ = ("_open", "_owner", "_program", "_site")
 
-    def __init__(self, owner: object, program: Program, opened: Open, site: Site) -> None:
-        self.writes = program.needed()
-        self.held = []
-        self._owner = owner
-        self._program = program
-        self._open = opened
-        self._site = site
+    _owner: object
+    _program: Program
+    _open: Open
+    _site: Site
 
     @property
     def plan(self) -> Plan:
@@ -62,7 +59,7 @@ class Active(Layer):
     def end(self) -> None:
         """What a block that has not failed does before it ends."""
         self.flush()
-        if self.scaler is not None and not is_within_another(self.held):
+        if self.scaler is not None and not is_within_another(self.parts()):
             self.scaler.tell_of_a_step_outside()
 
     @property

@@ -18,7 +18,7 @@ from torch import nn
 
 from torchturbo._dynamo import untraced
 from torchturbo._outputs import as_dtype, as_inputs
-from torchturbo._turbo import _enter, _leave, turbo
+from torchturbo._turbo import _enter, _leave, _leave_failed, turbo
 from torchturbo._wrap import AROUND, in_turns, like, refuse_script, site_of
 from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.regions._others import has_its_own, is_fx_tracing
@@ -71,15 +71,15 @@ def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., A
         active = _enter(around, site)
         try:
             outputs = call_compiled(module, forward, args, kwargs) if compiles else forward(*args, **kwargs)
-            if output_dtype is not None and (half := dtype_put_on(active.held)) is not None:
+            if output_dtype is not None and (half := dtype_put_on(active.parts())) is not None:
                 if output_dtype == "input":
                     outputs = as_inputs(outputs, half, (args, kwargs), module)
                 else:
                     outputs = as_dtype(outputs, half, output_dtype)
+            _leave(active, None)
         except BaseException as error:
-            _leave(active, error)
+            _leave_failed(active, error)
             raise
-        _leave(active, None)
         return outputs
 
     return call

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from torchturbo._plan import Plan, decide
 from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile
 from torchturbo.regions._compiled import ASKED, strictly
+from torchturbo.regions.autocast import at_once
 from torchturbo.settings._base import Cell, Write
 from torchturbo.settings._edits import Edit, always, anew, keep, own
 from torchturbo.settings._matmul import MATMUL, compiling_changes_matmul
 from torchturbo.settings.determinism import INDUCTOR
 
 
-class Program(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
     """A plan, ready to be put in force.
 
     Attributes:
@@ -58,7 +60,7 @@ class Program(NamedTuple):
         writes, guarded = (
             tuple((cell, edits.get(cell, edit)) for cell, edit in kind) for kind in (self.writes, self.guarded)
         )
-        return self._replace(writes=writes, guarded=guarded)
+        return replace(self, writes=writes, guarded=guarded)
 
 
 _MADE: dict[tuple[Profile, tuple[tuple[str, object], ...], bool], Program] = {}
@@ -84,7 +86,7 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
         compiles = ASKED in edits
         if strict and compiles:
             edits[ASKED] = _after(edits[ASKED], strictly)
-        writes = tuple(edits.items())
+        writes = at_once(edits)
         guarded = (*((cell, keep) for cell in (MATMUL, INDUCTOR) if cell not in edits), *writes)
         if len(_MADE) >= _AT_MOST:
             _MADE.clear()

@@ -8,6 +8,9 @@ the upper one found, so it comes back when that one leaves.
 
 from __future__ import annotations
 
+import itertools
+import threading
+from collections.abc import Iterator
 from typing import NoReturn
 
 from torchturbo.errors import RestoreError
@@ -32,6 +35,18 @@ class Layer:
         self.writes = writes
         self.held: list[Held] = []
 
+    def split(self) -> None:
+        """Has it hold what it holds at once by itself, so that others that hold a part can leave beneath it."""
+        self.held[:] = self.parts()
+
+    def parts(self) -> Iterator[Held]:
+        """What it keeps of each cell, those that it holds at once by themselves."""
+        for cell, edit, found, put in self.held:
+            if cell.parts:
+                yield from ((part, always(p), f, p) for part, f, p in zip(cell.parts, found, put, strict=True))
+            else:
+                yield cell, edit, found, put
+
     def place(self, cell: Cell) -> int | None:
         """Where `cell` stands in `held`, or None if the layer does not hold it."""
         for place, held in enumerate(self.held):
@@ -40,17 +55,29 @@ class Layer:
         return None
 
 
+_BOTH: tuple[Scope, ...] = ("process", "thread")
+
+
+_LOCK = threading.RLock()
+_acquire, _release, _is_owned = _LOCK.acquire, _LOCK.release, _LOCK._is_owned  # type: ignore[attr-defined]
+
+
 class Stack:
-    """The layers of all threads, oldest first. Not locked: who shares one between threads locks around each call.
+    """The layers of all threads, oldest first.
 
     Cells of the process are held by the layers of every thread, cells of a thread by its own alone; so each call is
     given the list of the calling thread's layers.
+
+    Attributes:
+        layers: those of all threads.
+        lock: for who does more than one thing; each call takes it by itself.
     """
 
-    __slots__ = ("_late", "_settled", "layers")
+    __slots__ = ("_late", "_settled", "layers", "lock")
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
+        self.lock = _LOCK
         # A garbage collection in the middle of a push or pop can close a forgotten generator's block. What is under way
         # would not know of it, so layers that stood when it began (their number is kept here) leave after it.
         self._settled: int | None = None
@@ -63,33 +90,42 @@ class Stack:
             layer: what to put in force.
             own: the layers of this thread, to which it is added.
         """
-        keep = layer.held.append
-        outer = self._settled
-        if outer is None:
-            self._settled = len(self.layers)
         try:
-            for cell, edit in layer.writes:
-                beneath = cell.read()
-                # Most edits are constants, and a call takes as long as all else here.
-                wanted = edit.value if edit.__class__ is always else edit(beneath)
-                keep((cell, edit, beneath, wanted))
-                if wanted is not beneath and wanted != beneath:
-                    cell.write(wanted, beneath)
-            self.layers.append(layer)
-            own.append(layer)
-            if self._late and outer is None:
-                self._leave_late()
+            _acquire()  # `with` takes twice as long
+            layers, held = self.layers, layer.held
+            outer = self._settled
+            if outer is None:
+                self._settled = len(layers)
+            try:
+                for cell, edit in layer.writes:
+                    # What is called by a name of its own is found at once.
+                    read = cell.read
+                    beneath = read()
+                    # Most edits are constants.
+                    wanted = edit.value if type(edit) is always else edit(beneath)
+                    held.append((cell, edit, beneath, wanted))
+                    if wanted is not beneath and wanted != beneath:
+                        write = cell.write
+                        write(wanted, beneath)
+                layers.append(layer)
+                own.append(layer)
+                if self._late and outer is None:
+                    self._leave_late()
+            except BaseException:
+                if layer in layers:
+                    layers.remove(layer)
+                if layer in own:
+                    own.remove(layer)
+                _restore(held)
+                raise
+            finally:
+                self._settled = outer
         except BaseException:
-            if layer in self.layers:
-                self.layers.remove(layer)
-            if layer in own:
-                own.remove(layer)
-            _restore(layer)
+            _let_go()
             raise
-        finally:
-            self._settled = outer
+        _release()
 
-    def pop(self, layer: Layer, own: list[Layer], scopes: tuple[Scope, ...] = ("process", "thread")) -> None:
+    def pop(self, layer: Layer, own: list[Layer], scopes: tuple[Scope, ...] = _BOTH) -> None:
         """Takes a layer out of force, wherever it stands.
 
         Args:
@@ -100,26 +136,38 @@ class Stack:
         Raises:
             RestoreError: torch refused a value; every other one has been put back.
         """
-        layers = self.layers
-        outer = self._settled
-        if outer is None:
-            self._settled = len(layers) - 1
-        elif layer in layers[:outer]:
-            self._late.append((layer, own, scopes))
-            return
         try:
-            if len(scopes) == 2 and layers[-1] is layer and own[-1] is layer:
-                layers.pop()
-                own.pop()
-                _restore(layer)
-            else:
-                self._pull_out(layer, own, scopes)
-        finally:
+            _acquire()
+            layers = self.layers
+            outer = self._settled
+            if outer is None:
+                self._settled = len(layers) - 1
             try:
-                if self._late and outer is None:
-                    self._leave_late()
+                if outer is not None and layer in layers[:outer]:
+                    self._late.append((layer, own, scopes))
+                elif scopes is _BOTH and layers[-1] is layer and own[-1] is layer:
+                    del layers[-1], own[-1]
+                    held = layer.held
+                    try:
+                        while held:
+                            cell, _, found, put = held[-1]
+                            write = cell.write
+                            write(found, put)
+                            del held[-1]
+                    except BaseException as error:
+                        _restore(held, error)
+                else:
+                    self._pull_out(layer, own, scopes)
             finally:
-                self._settled = outer
+                try:
+                    if self._late and outer is None:
+                        self._leave_late()
+                finally:
+                    self._settled = outer
+        except BaseException:
+            _let_go()
+            raise
+        _release()
 
     def _leave_late(self) -> None:
         failed: list[BaseException] = []
@@ -139,6 +187,8 @@ class Stack:
             standing = layers.index(layer)
             newer[scope] = layers[standing + 1 :]
             del layers[standing]
+        for each in (layer, *itertools.chain(*newer.values())):
+            each.split()
         failed: list[BaseException] = []
         for cell, _, found, put in reversed(layer.held):
             if cell.scope not in newer:
@@ -163,24 +213,38 @@ class Stack:
             _raise_first(failed)
 
 
-def _restore(layer: Layer) -> None:
-    """Writes back what the newest layer found, newest cell first."""
-    left = layer.held
+def _let_go() -> None:
+    """Lets the lock go, if it was had: an interrupt can come while one waits for it, and at once afterwards."""
+    if _is_owned():
+        _release()
+
+
+def _restore(left: list[Held], error: BaseException | None = None) -> None:
+    """Writes back what the newest layer found, newest cell first.
+
+    Args:
+        left: what it still holds.
+        error: what has been raised in doing so, by the last of these.
+    """
     failed: list[BaseException] = []
     tried = None
-    while left:
-        # An interrupt can come between any two lines: the cell it came at is written once more.
-        try:
-            while left:
-                cell, _, found, put = left[-1]
-                cell.write(found, put)
-                left.pop()
-        except BaseException as error:
-            if left and (isinstance(error, Exception) or tried is left[-1]):
-                failed.append(_refused(left.pop()[0], error))
-            else:
-                tried = left[-1] if left else None
-                failed.append(error)
+    # An interrupt can come between any two lines: the cell it came at is written once more.
+    while left or error is not None:
+        if error is None:
+            try:
+                while left:
+                    cell, _, found, put = left[-1]
+                    cell.write(found, put)
+                    left.pop()
+            except BaseException as raised:
+                error = raised
+        elif left and (isinstance(error, Exception) or tried is left[-1]):
+            failed.append(_refused(left.pop()[0], error))
+            error = None
+        else:
+            tried = left[-1] if left else None
+            failed.append(error)
+            error = None
     if failed:
         _raise_first(failed)
 

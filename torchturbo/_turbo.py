@@ -11,13 +11,13 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
+from torchturbo import hardware
 from torchturbo._active import Active, Open, Site
 from torchturbo._dynamo import untraced
 from torchturbo._plan import Plan
 from torchturbo._program import Program, program_of
 from torchturbo._stack import Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
-from torchturbo.hardware import detect
 from torchturbo.profiles import Profile, parsed
 from torchturbo.profiles import profile as profile_named
 from torchturbo.regions._backward import scaler_in
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _untraced = partial(untraced, and_below=True)
 
 _STACK = Stack()
-_LOCK = threading.RLock()
+_LOCK = _STACK.lock
+_push, _pop, _new = _STACK.push, _STACK.pop, object.__new__
 _CONTEXTLIB = vars(contextlib)
 _CAN_MOVE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 """What can be begun in one thread and ended in another."""
@@ -163,21 +164,22 @@ class turbo:
 def _enter(owner: turbo, site: Site) -> Active:
     """Opens a block."""
     program = owner._program
-    if program is None or program.hardware is not detect():
+    if program is None or program.hardware is not hardware.known:
         program = owner._prepared()
     opened = _THREAD.open
     if opened.astray:
         _close_astray(opened)
-    active = Active(owner, program, opened, site)
+    # Python takes long to call an `__init__`.
+    active = _new(Active)
+    active.held, active.writes = [], program.needed()
+    active._owner, active._program, active._open, active._site = owner, program, opened, site
     try:
-        with _LOCK:
-            _STACK.push(active, opened)  # type: ignore[arg-type]
+        _push(active, opened)  # type: ignore[arg-type]
         return active
     except BaseException:
         # An interrupt can come between the push and the return; whoever enters would not leave then.
         if active in opened:
-            with _LOCK:
-                _STACK.pop(active, opened)  # type: ignore[arg-type]
+            _pop(active, opened)  # type: ignore[arg-type]
         raise
 
 
@@ -192,16 +194,22 @@ def _leave(active: Active, error: BaseException | None, *, ended: bool = True) -
             _leave(active, failed)
             raise
     try:
-        with _LOCK:
-            try:
-                _STACK.pop(active, opened)  # type: ignore[arg-type]
-            finally:
-                if opened.astray:
-                    _close_astray(opened)
+        try:
+            _pop(active, opened)  # type: ignore[arg-type]
+        finally:
+            if opened.astray:
+                _close_astray(opened)
     except RestoreError as failed:
         if error is None:
             raise
         error.add_note(f"torchturbo: {failed}")
+
+
+@_untraced
+def _leave_failed(active: Active, error: BaseException) -> None:
+    """Closes a block that failed, in its body or, by an interrupt, in leaving: then it may have been left already."""
+    if active in active._open:
+        _leave(active, error)
 
 
 def _leave_elsewhere(active: Active) -> NoReturn:

@@ -16,7 +16,7 @@ import wrapt
 from torchturbo._active import Active, Site
 from torchturbo._dynamo import untraced
 from torchturbo._turbo import _LOCK, _STACK, _THREAD, _close_astray, _enter, _leave, turbo
-from torchturbo.settings._base import Cell, Write
+from torchturbo.settings._base import Cell, Write, parts_of
 from torchturbo.settings._edits import Raw, always
 
 
@@ -83,14 +83,14 @@ class Turns:
 def _over(writes: tuple[Write, ...], changed: dict[Cell, Raw]) -> tuple[Write, ...]:
     if not changed:
         return writes
-    return tuple((cell, always(changed[cell]) if cell in changed else edit) for cell, edit in writes)
+    return tuple((cell, always(changed[cell]) if cell in changed else edit) for cell, edit in parts_of(writes))
 
 
 def _changed(layer: Active) -> dict[Cell, Raw]:
     """What stands in this thread's newest layer other than as it was put, and what was made for its entry."""
     newer = _STACK.layers[_STACK.layers.index(layer) + 1 :]
     changed = {}
-    for cell, _, _, put in layer.held:
+    for cell, _, _, put in layer.parts():
         # What another thread's newer block has put there is not this code's doing.
         if cell.scope == "process" and any(other.place(cell) is not None for other in newer):
             continue

@@ -21,7 +21,7 @@ import wrapt
 
 from torchturbo._active import Site
 from torchturbo._dynamo import run_as_it_is, untraced
-from torchturbo._turbo import _enter, _leave, turbo
+from torchturbo._turbo import _enter, _leave, _leave_failed, turbo
 from torchturbo._turns import Make, Turns, async_generator, coroutine, generator
 from torchturbo.errors import TargetError
 from torchturbo.regions.compiling import Function, call_function
@@ -98,10 +98,10 @@ def running(target: Any, around: turbo) -> Run:
         active = _enter(around, site)
         try:
             result = function(*args, **kwargs) if known is None else call_function(function, args, kwargs, known)
+            _leave(active, None)
         except BaseException as error:
-            _leave(active, error)
+            _leave_failed(active, error)
             raise
-        _leave(active, None)
         return result
 
     def call_in_turns(function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -203,10 +203,10 @@ def _function(function: FunctionType, around: turbo) -> FunctionType:
         active = _enter(around, site)
         try:
             result = run(*args, **kwargs)
+            _leave(active, None)
         except BaseException as error:
-            _leave(active, error)
+            _leave_failed(active, error)
             raise
-        _leave(active, None)
         return result
 
     made = like(call, function)

@@ -19,7 +19,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """`detect` has not looked yet, in a process with no wish about devices; afterwards all is as it was."""
     monkeypatch.setattr(hardware, "_real", None)
     monkeypatch.setattr(hardware, "_real_is_final", False)
-    monkeypatch.setattr(hardware, "_answer", None)
+    monkeypatch.setattr(hardware, "known", None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
 

@@ -109,7 +109,7 @@ def test_a_thread_that_waited_takes_what_the_other_found(driver: Driver, monkeyp
         """The real one, but while this thread waits for it, another finds the machine."""
 
         def __enter__(self) -> None:
-            hardware._answer = found
+            hardware.known = found
 
         def __exit__(self, *error: object) -> None:
             assert error == (None, None, None)

@@ -170,7 +170,7 @@ def test_it_asks_a_driver_without_starting_cuda(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(hardware, "_real", None)
     monkeypatch.setattr(hardware, "_real_is_final", False)
-    monkeypatch.setattr(hardware, "_answer", None)
+    monkeypatch.setattr(hardware, "known", None)
     for name in ("init", "_lazy_init", "device_count", "get_device_properties", "get_device_name", "is_available"):
         monkeypatch.setattr(torch.cuda, name, start)
     report = gather()

@@ -98,7 +98,7 @@ _FOUND, _PUT = 2, 3
 def _held(cell: Cell, layers: tuple[Active, ...], which: int) -> Raw:
     """What the first of `layers` that holds the cell found or put there; the cell as it is if none does."""
     for layer in layers:
-        for held in layer.held:
+        for held in layer.parts():
             if held[0] is cell:
                 return held[which]
     return cell.read()

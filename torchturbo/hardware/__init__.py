@@ -38,8 +38,8 @@ _lock = threading.RLock()
 _stand_ins: list[_StandIn] = []
 _real: Hardware | None = None
 _real_is_final = False
-# What `detect` answers with nothing but a look: the newest stand-in, else this machine once that is final.
-_answer: Hardware | None = None
+known: Hardware | None = None
+"""What `detect` answers with nothing but a look: the newest stand-in, else this machine once that is final."""
 
 
 def detect() -> Hardware:
@@ -49,7 +49,7 @@ def detect() -> Hardware:
     told for certain before torch started CUDA (no NVML, an AMD GPU, several slices), it is asked once
     more after that. No call starts CUDA. `torchturbo.testing.pretend` puts another machine in its place.
     """
-    answer = _answer
+    answer = known
     return _look() if answer is None else answer
 
 
@@ -68,8 +68,8 @@ def _look() -> Hardware:
     if found is not None and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return found
     with _lock:
-        if _answer is not None:  # another thread looked while this one waited
-            return _answer
+        if known is not None:  # another thread looked while this one waited
+            return known
         _real, _real_is_final = _ask()
         _settle()
         return _real
@@ -82,8 +82,8 @@ def _ask() -> tuple[Hardware, bool]:
 
 
 def _settle() -> None:
-    global _answer
-    _answer = _stand_ins[-1].hardware if _stand_ins else _real if _real_is_final else None
+    global known
+    known = _stand_ins[-1].hardware if _stand_ins else _real if _real_is_final else None
 
 
 @contextmanager

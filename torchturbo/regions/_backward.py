@@ -9,7 +9,7 @@ done in threads that have none.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torchturbo.regions._outside import look
 from torchturbo.regions._scaled import backward_in, scaled_backward
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._skipping import steps_closed, steps_opened
+from torchturbo.regions._steps import AFTER_STEP, BEFORE_STEP, KEY, before_step
 from torchturbo.regions._window import current_window
 from torchturbo.settings._base import Cell, Write, moved
 from torchturbo.settings._edits import Edit, Raw, always
@@ -84,29 +85,36 @@ class _Watch:
         self.engine: _Engine | None = None
         self.ours: _Engine = _run
 
-    def opened(self) -> None:
-        """Counts a region that opens. Always under the lock of the stack, as `closed` is."""
-        self.regions += 1
-        if self.regions == 1:
+    def count(self, more: int) -> None:
+        """Counts regions that open or close, under the lock of the stack; an interrupt comes before that or after it.
+
+        Args:
+            more: how many more there are.
+        """
+        regions = self.regions + more
+        if regions and not self.regions:
             engine = _AUTOGRAD[_NAME]
             if engine is not self.engine:
                 self.engine, self.ours = engine, _around(engine)
             _AUTOGRAD[_NAME] = self.ours
-            _steps.watch()
-
-    def closed(self) -> None:
-        """Counts a region that closes."""
-        self.regions -= 1
-        if not self.regions:
+            BEFORE_STEP[KEY] = before_step
+        elif self.regions and not regions:
             # Somebody who patched on top of us keeps us in the chain, where we do nothing without an open region.
             if _AUTOGRAD[_NAME] is self.ours:
                 _AUTOGRAD[_NAME] = self.engine
-            _steps.unwatch()
+            del BEFORE_STEP[KEY]
+            if KEY in AFTER_STEP:
+                del AFTER_STEP[KEY]
+        self.regions = regions
 
 
 _watch = _Watch()
 module_calls.after = look
 
+
+# Python finds a global of its own at once.
+_is_cache_enabled, _set_cache_enabled = torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled
+_clear_cache = torch.clear_autocast_cache
 
 Region = tuple[bool, tuple[str, ...], Scaler | None, bool]
 """What makes autocast a region in one thread: (whether it keeps cast copies of weights, the device types that the
@@ -117,25 +125,20 @@ def _read_region() -> Region:
     here = thread.here
     if here.steps:
         _steps.heal(here)
-    return torch.is_autocast_cache_enabled(), here.devices, here.scaler, here.after
+    return _is_cache_enabled(), here.devices, here.scaler, here.after
 
 
 def _change(here: Here, devices: tuple[str, ...], scaler: Scaler | None, accumulating: Accumulation | None) -> None:
     """Changes what a thread's region is, and has watched what it needs watched."""
-    was, stepped = _watched(here), _steps_watched(here)
+    _watch.count((bool(devices) or accumulating is not None) - (bool(here.devices) or here.accumulating is not None))
+    stepped = _steps_watched(here)
     here.devices, here.scaler, here.accumulating = devices, scaler, accumulating
     here.user_scales = None
     here.last_scaler = here.last_scaler if scaler is not None else None
     here.scaled_by_user.clear()
-    if (now := _watched(here)) != was:
-        (_watch.opened if now else _watch.closed)()
     if (now := _steps_watched(here)) != stepped:
         (steps_opened if now else steps_closed)()
     set_has_called(here, scaler is None)
-
-
-def _watched(here: Here) -> bool:
-    return bool(here.devices) or here.accumulating is not None
 
 
 def _steps_watched(here: Here) -> bool:
@@ -148,23 +151,20 @@ def _write_region(raw: Region, over: Raw) -> None:
     if here.steps:
         # Steps that failed in a region end with it: what they would return to is being written away.
         deque(_steps.failed_steps(here), maxlen=0)
-    if scaler is None and here.scaler is None and here.accumulating is None:
+    if scaler is not None or here.scaler is not None or here.accumulating is not None:
+        if devices != here.devices or scaler is not here.scaler:
+            _change(here, devices, scaler, here.accumulating)
+    elif devices is not here.devices:
         # All there is to do for who does not scale.
-        if devices:
-            if not here.devices:
-                _watch.opened()
-        elif here.devices:
-            _watch.closed()
+        _watch.count((not here.devices) - (not devices))
         here.devices = devices
-    elif devices != here.devices or scaler is not here.scaler:
-        _change(here, devices, scaler, here.accumulating)
     here.changes += 1
     if after is not here.after:
         set_after(here, after)
     if cache:
         # Copies that an autocast around the region made earlier would come back to life, stale.
-        torch.clear_autocast_cache()
-    torch.set_autocast_cache_enabled(cache)
+        _clear_cache()
+    _set_cache_enabled(cache)
 
 
 def _moved(found: Region, was: Region, now: Region) -> Region:
@@ -227,7 +227,7 @@ def _put(cell: Cell, writes: tuple[Write, ...]) -> Raw:
     return next((edit.value for each, edit in writes if each is cell and isinstance(edit, always)), None)
 
 
-def is_within_another(held: list[tuple[Cell, Edit, Raw, Raw]]) -> bool:
+def is_within_another(held: Iterable[tuple[Cell, Edit, Raw, Raw]]) -> bool:
     """Whether a block that holds these is open within another one that scales, which may step.
 
     Args:

@@ -17,6 +17,12 @@ import torch.optim.optimizer as optimizers
 from torchturbo._dynamo import untraced
 from torchturbo.regions._here import Before, Here, back, off, on_again, set_after, thread
 
+KEY: Any = "torchturbo.regions"
+BEFORE_STEP = optimizers._global_optimizer_pre_hooks
+AFTER_STEP = optimizers._global_optimizer_post_hooks
+"""What torch calls before every `Optimizer.step`, and after every one that returns. The latter is there once a step has
+begun in a region, so that regions without one are spared it."""
+
 
 class Step(NamedTuple):
     """An optimizer step under way, with autocast off until it ends.
@@ -109,7 +115,7 @@ class _Kwargs(dict[str, Any]):
 
 
 @untraced
-def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     here = thread.here
     if not here.devices or here.stepping:
         return None
@@ -118,6 +124,7 @@ def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if here.after:
         on_again(here)
     torch.clear_autocast_cache()
+    AFTER_STEP[KEY] = _after_step
     step = Step(id(sys._getframe(1)), off(here))
     here.steps.append(step)
     if len(args) > 1 and callable(args[1]):
@@ -134,20 +141,3 @@ def _after_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     here = thread.here
     if here.steps:
         _end(here, id(sys._getframe(1)))
-
-
-_KEY: Any = "torchturbo.regions"
-_BEFORE_STEP = optimizers._global_optimizer_pre_hooks
-_AFTER_STEP = optimizers._global_optimizer_post_hooks
-"""What torch calls before every `Optimizer.step`, and after every one that returns."""
-
-
-def watch() -> None:
-    """Puts the hooks in place."""
-    _BEFORE_STEP[_KEY] = _before_step
-    _AFTER_STEP[_KEY] = _after_step
-
-
-def unwatch() -> None:
-    """Takes them out."""
-    del _BEFORE_STEP[_KEY], _AFTER_STEP[_KEY]

@@ -8,7 +8,7 @@ typed keywords, the documentation and the law tests all grow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ class Cell:
         read: the exact state now, as an opaque comparable value.
         write: ``write(raw, over)`` puts `raw` in force, where `over` is what was in force as far as the caller knows.
         moved: what a layer stands on once the one beneath gives something else, as `moved` says it for most cells.
+        parts: the cells that it stands for, where several are read and written at once, to save time. What it reads is
+            what each of them does. A layer holds them by themselves once one leaves beneath it.
     """
 
     name: str
@@ -49,6 +51,16 @@ class Cell:
     read: Callable[[], Raw]
     write: Callable[[Raw, Raw], None]
     moved: Callable[[Raw, Raw, Raw], Raw] = moved
+    parts: tuple[Cell, ...] = ()
+
+
+def parts_of(writes: Iterable[Write]) -> Iterator[Write]:
+    """The same writes; of a cell that stands for several, one of each."""
+    for cell, edit in writes:
+        if cell.parts and isinstance(edit, always):
+            yield from ((part, always(raw)) for part, raw in zip(cell.parts, edit.value, strict=True))
+        else:
+            yield cell, edit
 
 
 def cell(getter: str, setter: str, scope: Scope = "process") -> Cell | None:

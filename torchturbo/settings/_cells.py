@@ -37,8 +37,8 @@ def raw_all(backend: str) -> str:
     if value == "none" or value != generic:
         return value
     other = "tf32" if generic == "ieee" else "ieee"
-    put("generic", "all", other)
     try:
+        put("generic", "all", other)
         return "none" if get(backend, "all") == other else value
     finally:
         put("generic", "all", generic)

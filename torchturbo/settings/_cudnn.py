@@ -33,7 +33,7 @@ class Cudnn(NamedTuple):
     rnn: str
 
 
-_MAY_BE_DEFAULT = ("default", UNDECIDED)
+_MAY_BE_DEFAULT = frozenset(("default", UNDECIDED))
 _LEAF_AT_START = UNDECIDED if HAS_DEFAULT else "tf32"
 _AT_START = Cudnn(True, "none", _LEAF_AT_START, _LEAF_AT_START)
 
@@ -75,8 +75,8 @@ def _allow_tf32(conv: str, rnn: str) -> bool:
         # Whoever writes the flag overwrites both leaves, so it is still what torch starts with.
         return True
     operation, raw = ("conv", conv) if conv_is else ("rnn", rnn)
-    put("cuda", operation, "ieee")
     try:
+        put("cuda", operation, "ieee")
         return bool(_C._get_cudnn_allow_tf32())
     except RuntimeError:
         return True
@@ -144,8 +144,8 @@ def _decided(operation: str) -> str:
     """``"default"``, or ``"tf32"`` for any explicit value: what an undecided leaf is, whatever is in force now."""
     own = raw_all("cuda")
     other = "tf32" if get("cuda", operation) == "ieee" else "ieee"
-    put("cuda", "all", other)
     try:
+        put("cuda", "all", other)
         return "default" if get("cuda", operation) == other else "tf32"
     finally:
         put("cuda", "all", own)
@@ -167,7 +167,7 @@ def cudnn(precision: str) -> Edit:
             if leaf == "default":
                 own = precision
             leaves.append("default" if leaf == "default" else precision)
-        if any(leaf in _MAY_BE_DEFAULT for leaf in leaves):
+        if not _MAY_BE_DEFAULT.isdisjoint(leaves):
             # Writing the flag overwrites both leaves, so it stays as it is.
             return beneath._replace(all=own, conv=leaves[0], rnn=leaves[1])
         return Cudnn(precision == "tf32", own, *leaves)

@@ -38,8 +38,8 @@ def _legacy(cuda: str, mkldnn: str) -> str:
     if cuda not in ("none", "ieee", "tf32"):
         # A cell that no word stands for (bfx9, torch 2.15) makes the getter raise by itself: asked without it.
         raw = raw_leaf("cuda", "matmul")
-        put("cuda", "matmul", "ieee")
         try:
+            put("cuda", "matmul", "ieee")
             return _asked() or _legacy("ieee", mkldnn)
         finally:
             put("cuda", "matmul", raw)
@@ -114,9 +114,10 @@ def compiling_changes_matmul() -> bool:
     (torch >= 2.9), or makes ``medium`` ``high`` (torch 2.8).
     """
     if HAS_CELLS:
-        parent = get("cuda", "all")
-        return bool(parent != "none" and parent == get("cuda", "matmul"))
-    return bool(_C._get_float32_matmul_precision() == "medium")
+        parent: str = get("cuda", "all")
+        return parent != "none" and parent == get("cuda", "matmul")
+    word: str = _C._get_float32_matmul_precision()
+    return word == "medium"
 
 
 MATMUL = Cell("float32 matmul precision", "process", _read_matmul, _write_matmul)
