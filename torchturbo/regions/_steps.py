@@ -116,6 +116,7 @@ class _Kwargs(dict[str, Any]):
 
 @untraced
 def before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Switches autocast off for a step in a region, and has what comes after it heard."""
     here = thread.here
     if not here.devices or here.stepping:
         return None
