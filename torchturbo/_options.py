@@ -125,3 +125,6 @@ class Options(TypedDict, total=False):
 
     growth_interval: int
     """Steps in a row that must run before the scale grows: growth_interval of torch.amp.GradScaler."""
+
+    seed: int
+    """Start the random numbers of Python, NumPy and torch, on every device, from this seed; put back afterwards."""

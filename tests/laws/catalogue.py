@@ -24,6 +24,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "backoff_factor": (0.5, 0.25),
     "growth_interval": (1, 2000),
     "accumulate": (1, 4),
+    "seed": (0, 42, 2**32 - 1),
 }
 """What to try where a setting's values cannot be listed. A new setting of that kind says here what to try."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import random
 import sys
 import threading
 import warnings
@@ -63,7 +64,20 @@ def look() -> State:
     found["module calls"] = torch.nn.Module.__call__, torch.nn.Module.__call__.__code__
     found["what hears Dynamo"] = list(logging.getLogger("torch._dynamo.convert_frame").filters)
     found["inductor"] = _inductor()
+    found["random numbers"] = random_numbers()
     return found | _context()
+
+
+def random_numbers() -> Any:
+    """Where every stream of random numbers stands, and what seeds wait for devices to start."""
+    numpy = sys.modules.get("numpy.random")
+    legacy = (
+        ()
+        if numpy is None
+        else tuple(str(part.tolist() if hasattr(part, "tolist") else part) for part in numpy.get_state())
+    )
+    queues = [vars(module._lazy_seed_tracker).copy() for module in (torch.cuda, torch.xpu)]
+    return random.getstate(), legacy, torch.get_rng_state().tolist(), queues
 
 
 def _inductor() -> Any:

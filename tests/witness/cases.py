@@ -46,6 +46,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "init_scale": (1.0, 2.0**20),
     "growth_interval": (1, 2000),
     "fused_optimizer": (False, "auto", True),
+    "seed": (0, 42, 2**32 - 1),
     # Nothing compiles by itself: what compiling leaves is watched by tests.compiling.
     "compile": (False, True, "max-autotune", {"backend": "eager", "dynamic": False}),
 }

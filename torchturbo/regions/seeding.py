@@ -1,0 +1,49 @@
+"""A seed: the same random numbers at each run, and everybody else's streams as they were afterwards.
+
+`torchturbo.regions._streams` takes the streams out and puts them back.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from typing import Any
+
+from torchturbo.regions._seeding import HASHES, SEEDING, Seeding, seeding
+from torchturbo.regions._streams import seeds
+from torchturbo.settings._base import Setting, Values, Write
+from torchturbo.settings._edits import always, anew
+
+
+def _rule(value: int) -> str | None:
+    return None if 0 <= value < 2**32 else "expected at least 0 and less than 2**32, as NumPy takes seeds"
+
+
+@cache
+def _writes(value: int) -> tuple[Write, ...]:
+    return (SEEDING, anew(lambda: Seeding(value))), (HASHES, always(str(value))), *seeds(value)
+
+
+def _edits(value: Any, hardware: object) -> tuple[Write, ...]:
+    return _writes(value)
+
+
+def _told() -> str | None:
+    """Whether the hashes of strings, and so the order of sets of them, are the same at each run."""
+    if seeding() is None or not sys.flags.hash_randomization:
+        return None
+    return (
+        "sets of strings have another order at each run, since Python reads PYTHONHASHSEED when it starts: start it "
+        f"with PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED', '0')}, as processes that are started in the block are"
+    )
+
+
+seed = Setting(
+    help="Start the random numbers of Python, NumPy and torch, on every device, from this seed; put back afterwards.",
+    values=Values(kind=int, rule=_rule),
+    cells=(SEEDING,),
+    edits=_edits,
+    show=lambda raw: None if raw is None else raw.seed,
+    told=_told,
+)
