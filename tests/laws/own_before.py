@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -214,6 +215,7 @@ def forked(make: BlockMaker) -> None:
 
     def child() -> None:
         holds(os.getpid() != parent, "this is to be a child")
+        random.setstate(stood)  # Python seeds every child of fork anew
         with inner:
             _is((True, True, False), "in a child, in a block opened there,")
         inner.__exit__(None, None, None)
@@ -222,7 +224,7 @@ def forked(make: BlockMaker) -> None:
         _close_as_a_stranger(lambda act: act(), threads)
         unchanged(before, "law 5: a child that left every block has something left")
 
-    parent = os.getpid()
+    parent, stood = os.getpid(), random.getstate()
     with outer:
         inner.__enter__()
         in_fork(child)
