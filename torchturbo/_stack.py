@@ -169,6 +169,23 @@ class Stack:
             raise
         _release()
 
+    def standing(self, layer: Layer) -> dict[Cell, Raw]:
+        """What stands in a layer's cells now, with what the code in it has made of them.
+
+        Where newer layers hold a cell, that is what the next newer one has found in it. Thread-local cells of another
+        thread's layer cannot be asked for.
+
+        Args:
+            layer: one that is in force; of this thread, and no newer one of this thread is in force.
+        """
+        newer = self.layers[self.layers.index(layer) + 1 :]
+        stands = {}
+        for cell, *_ in layer.parts():
+            above = newer if cell.scope == "process" else ()
+            held = next((other.held[place] for other in above if (place := other.place(cell)) is not None), None)
+            stands[cell] = cell.read() if held is None else held[2]
+        return stands
+
     def _leave_late(self) -> None:
         failed: list[BaseException] = []
         while self._late:

@@ -7,22 +7,25 @@ import inspect
 import os
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torchturbo import hardware
 from torchturbo._active import Active, Open, Site
 from torchturbo._dynamo import untraced
 from torchturbo._plan import Plan
 from torchturbo._program import Program, program_of
-from torchturbo._stack import Stack
+from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
 from torchturbo.profiles import Profile, parsed
 from torchturbo.profiles import profile as profile_named
 from torchturbo.regions._backward import scaler_in
+from torchturbo.regions._loading import layers
 from torchturbo.regions._scaler import Scaler
-from torchturbo.settings._base import Cell
+from torchturbo.settings._base import Cell, Write
+from torchturbo.settings._edits import always
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -241,6 +244,26 @@ def _close_astray(opened: Open) -> None:
 def _unsupported(plan: Plan) -> UnsupportedHere:
     lines = "".join(f"\n  {d.name}={d.asked!r} ({d.origin}): {d.refused}" for d in plan.refused)
     return UnsupportedHere(f"this machine cannot do all that was asked of it, and strict=True:{lines}")
+
+
+@_untraced
+def _within(writes: tuple[Write, ...], call: Callable[[], Any]) -> tuple[Any, tuple[Write, ...]]:
+    """Calls something while a layer of its own holds these; what came of it, and edits to what the layer held then."""
+    layer = Layer(writes)
+    own: list[Layer] = []
+    with _LOCK:
+        _STACK.push(layer, own)
+    try:
+        result = call()
+        with _LOCK:
+            stood = tuple((cell, always(raw)) for cell, raw in _STACK.standing(layer).items())
+        return result, stood
+    finally:
+        with _LOCK:
+            _STACK.pop(layer, own)
+
+
+layers.within = _within
 
 
 def in_force() -> tuple[Active, ...]:

@@ -88,16 +88,10 @@ def _over(writes: tuple[Write, ...], changed: dict[Cell, Raw]) -> tuple[Write, .
 
 def _changed(layer: Active) -> dict[Cell, Raw]:
     """What stands in this thread's newest layer other than as it was put, and what was made for its entry."""
-    newer = _STACK.layers[_STACK.layers.index(layer) + 1 :]
-    changed = {}
-    for cell, _, _, put in layer.parts():
-        # What another thread's newer block has put there is not this code's doing.
-        if cell.scope == "process" and any(other.place(cell) is not None for other in newer):
-            continue
-        now = cell.read()
-        if now != put or cell in layer._program.anew:
-            changed[cell] = now
-    return changed
+    stands = _STACK.standing(layer)
+    return {
+        cell: stands[cell] for cell, _, _, put in layer.parts() if stands[cell] != put or cell in layer._program.anew
+    }
 
 
 @untraced

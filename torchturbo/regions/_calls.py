@@ -76,6 +76,12 @@ class Exchange:
             if not self.needed:
                 self._function.__code__ = self._theirs
 
+    def theirs(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function as it is without us."""
+        function = self._function
+        name, defaults, cells = function.__name__, function.__defaults__, function.__closure__
+        return FunctionType(self._theirs, function.__globals__, name, defaults, cells)(*args, **kwargs)
+
     def recounted(self, needed: int) -> None:
         """Puts the count right in a forked child, in which only the thread that forked goes on."""
         self._lock = threading.RLock()

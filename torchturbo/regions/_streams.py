@@ -181,8 +181,13 @@ class _NumPy:
 
 
 def _words(seed: int) -> Any:
-    """A seed as NumPy takes it: larger ones in words of 32 bits."""
-    return seed if seed < 2**32 else [seed & 0xFFFFFFFF, seed >> 32]
+    """A seed as NumPy takes it: larger ones in words of 32 bits.
+
+    Highest first: Python seeds the same kind of generator with the lowest first, and would draw the same numbers.
+    """
+    if seed < 2**32:
+        return seed
+    return [seed >> place & 0xFFFFFFFF for place in reversed(range(0, seed.bit_length(), 32))]
 
 
 def _mps() -> torch.Generator:

@@ -1,6 +1,7 @@
 """A seed: the same random numbers at each run, and everybody else's streams as they were afterwards.
 
-`torchturbo.regions._streams` takes the streams out and puts them back.
+`torchturbo.regions._streams` takes the streams out and puts them back; `torchturbo.regions._loading` has data loaders
+give the same batches.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from functools import cache
 from typing import Any
 
-from torchturbo.regions._seeding import HASHES, SEEDING, Seeding, seeding
+from torchturbo.regions._seeding import HASHES, SEEDING, Seeding, now
 from torchturbo.regions._streams import seeds
 from torchturbo.settings._base import Setting, Values, Write
 from torchturbo.settings._edits import always, anew
@@ -31,7 +32,7 @@ def _edits(value: Any, hardware: object) -> tuple[Write, ...]:
 
 def _told() -> str | None:
     """Whether the hashes of strings, and so the order of sets of them, are the same at each run."""
-    if seeding() is None or not sys.flags.hash_randomization:
+    if now.seeding is None or not sys.flags.hash_randomization:
         return None
     return (
         "sets of strings have another order at each run, since Python reads PYTHONHASHSEED when it starts: start it "
