@@ -70,7 +70,9 @@ class Options(TypedDict, total=False):
     """Only kernels of cuDNN that give the same bits twice: torch.backends.cudnn.deterministic."""
 
     deterministic: Literal[False, "warn", True]
-    """Only algorithms that give the same bits twice, else a warning or error: torch.use_deterministic_algorithms."""
+    """Only algorithms that give the same bits twice, else an error, or a warning that names the operation and the line
+    that called it: torch.use_deterministic_algorithms.
+    """
 
     fill_uninitialized_memory: bool
     """Fill new tensors while `deterministic` is on (slow): torch.utils.deterministic.fill_uninitialized_memory."""

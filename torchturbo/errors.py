@@ -16,6 +16,7 @@
     CompileWarning         (UserWarning)   what was to be compiled runs eagerly; says what and why
     AccumulationWarning    (UserWarning)   a step was taken before all its micro-batches had come
     ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
+    DeterminismWarning     (UserWarning)   the next run may have other bits; says by what, and where it was called
 
 Errors about what was asked are raised before anything has been changed.
 """
@@ -76,6 +77,10 @@ class ScalingWarning(UserWarning):
 
 class CompileWarning(UserWarning):
     """Something that was to be compiled runs eagerly, wholly or in part."""
+
+
+class DeterminismWarning(UserWarning):
+    """Something that may give other bits in the next run, where the same ones are asked for."""
 
 
 def near(word: str, words: Iterable[str]) -> str:

@@ -185,11 +185,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 {
                     **_EXACT,
                     "deterministic": True,
-                    "fill_uninitialized_memory": True,
+                    # Costs a pass over every new tensor, and only code that reads what nobody wrote needs it.
+                    "fill_uninitialized_memory": False,
                     "cudnn_deterministic": True,
                     "cudnn_benchmark": False,
                     "mkldnn_deterministic": True,
                     "cublas_workspace": ":4096:8",
+                    "cudnn_sdp": False,
                 },
             ),
             Profile._of(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from torchturbo.hardware import Hardware
 from torchturbo.settings._base import cell, simple
 
@@ -28,6 +30,19 @@ cudnn_sdp = simple(
     help="May attention use cuDNN: torch.backends.cuda.enable_cudnn_sdp.",
     why_not=_gpu_only,
 )
+
+
+def _cudnn_told() -> str | None:
+    """Why attention that is to give the same bits twice goes without cuDNN."""
+    if not torch._C._get_deterministic_algorithms() or torch._C._get_cudnn_sdp_enabled():
+        return None
+    return (
+        "cuDNN's attention has no deterministic backward; FlashAttention and the memory-efficient kernel have one, "
+        "which torch takes where deterministic=True"
+    )
+
+
+cudnn_sdp.told = _cudnn_told
 
 math_sdp = simple(
     cell("_get_math_sdp_enabled", "_set_sdp_use_math"),

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from torchturbo.errors import DeterminismWarning
 from torchturbo.hardware import Hardware
 from torchturbo.settings._base import TORCH, Cell, Setting, Values, cell, choice, simple
+from torchturbo.settings._callers import users_frame, warn_at
 from torchturbo.settings._edits import Raw
 
 _C: Any = torch._C
@@ -112,11 +114,55 @@ def _read_variable() -> str | None:
     return os.environ.get(_VARIABLE)
 
 
+class _Asked(str):
+    """A value that a block has asked for, and not one that is put back."""
+
+    __slots__ = ()
+
+
+class _Started:
+    """What CUDA has been started with: once it is known, that stays."""
+
+    known = False
+    value: str | None = None
+    told: frozenset[str] = frozenset()
+
+
+_started = _Started()
+
+
 def _write_variable(raw: str | None, over: Raw) -> None:
+    if torch.cuda.is_initialized() and not _started.known:
+        _started.known, _started.value = True, over
+    if isinstance(raw, _Asked):
+        _tell(raw)
     if raw is None:
         os.environ.pop(_VARIABLE, None)
     else:
         os.environ[_VARIABLE] = raw
+
+
+def _comes_too_late(asked: str) -> str | None:
+    if not _started.known or _started.value == asked:
+        return None
+    with_it = "without it" if _started.value is None else f"with {_VARIABLE}={_started.value}"
+    return (
+        f"CUDA was started {with_it} and goes on so. Start Python with `{_VARIABLE}={asked} python ...`, or open the "
+        "block before the first use of the GPU"
+    )
+
+
+def _tell(asked: str) -> None:
+    late = _comes_too_late(asked)
+    if late is None or asked in _started.told:
+        return
+    warn_at(users_frame(), f"cublas_workspace={asked!r} has no effect: {late}", DeterminismWarning)
+    _started.told |= {asked}
+
+
+def _told() -> str | None:
+    asked = os.environ.get(_VARIABLE)
+    return None if asked is None else _comes_too_late(asked)
 
 
 cublas_workspace = simple(
@@ -129,4 +175,6 @@ cublas_workspace = simple(
         ),
     ),
     why_not=_gpu_only,
+    raw=_Asked,
 )
+cublas_workspace.told = _told

@@ -9,7 +9,8 @@ import torch
 
 from torchturbo.hardware import Hardware
 from torchturbo.settings._base import TORCH, Cell, Scope, Setting, Write, cell, choice, simple
-from torchturbo.settings._edits import Raw, always, keep
+from torchturbo.settings._edits import Raw, always, anew, keep
+from torchturbo.settings._operations import NAMED, Named
 
 _C: Any = torch._C
 
@@ -74,11 +75,13 @@ INDUCTOR = Cell("inductor's deterministic", _SCOPE, _read_inductor, _write_induc
 
 
 def _edits(value: Any, hardware: Hardware) -> tuple[Write, ...]:
-    return (MODE, always((bool(value), value == "warn"))), (INDUCTOR, keep)
+    mode = (MODE, always((bool(value), value == "warn"))), (INDUCTOR, keep)
+    return (*mode, (NAMED, anew(Named))) if value == "warn" else mode
 
 
 deterministic = Setting(
-    help="Only algorithms that give the same bits twice, else a warning or error: torch.use_deterministic_algorithms.",
+    help="Only algorithms that give the same bits twice, else an error, or a warning that names the operation and the "
+    "line that called it: torch.use_deterministic_algorithms.",
     values=choice(False, "warn", True, error=True, default=False),
     cells=(MODE,),
     edits=_edits,
