@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -60,12 +61,13 @@ def leaves_no_trace(_look_around_first: None) -> Iterator[None]:
 
     Random generators are put back here, so that a test may draw from them; all else a test must put back itself.
     """
-    generators = random.getstate(), torch.get_rng_state(), _queued_seeds()
+    generators = random.getstate(), torch.get_rng_state(), _queued_seeds(), np.random.get_state()
     threads = set(threading.enumerate())
     before = look()
     yield
     random.setstate(generators[0])
     torch.set_rng_state(generators[1])
+    np.random.set_state(generators[3])
     for tracker, seeds in generators[2]:
         vars(tracker).update(seeds)
     found = differences(before, look())

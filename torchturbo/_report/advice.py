@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from torchturbo._report.data import Block, Report, Row
+from torchturbo.settings._base import TORCH
 
 _PIECES: list[Callable[[Report], Iterator[str]]] = []
 
@@ -126,6 +127,22 @@ def benchmark_is_not_deterministic(report: Report) -> Iterator[str]:
             "deterministic is on and cudnn_benchmark too: the fastest kernel need not be the same one in the "
             "next run, and then neither are the bits. Set cudnn_benchmark=False."
         )
+
+
+@_piece
+def compiled_kernels_and_determinism(report: Report) -> Iterator[str]:
+    """Compilation where the same bits are asked for: who chooses kernels, and by what."""
+    if report["deterministic"].now in (True, "warn") and report["compile"].now not in (False, None):
+        if TORCH >= (2, 10):
+            yield (
+                "deterministic is on, so inductor chooses no kernel by timing it: torch sets torch._inductor.config."
+                "deterministic from it at each compilation."
+            )
+        elif report.hardware.gpus:
+            yield (
+                "deterministic is on and compile too: before torch 2.10 inductor chooses how to sum by timing, so the "
+                "next process may have other bits. Set compile=False, or compile={'backend': 'aot_eager'}."
+            )
 
 
 UNGUARDED = (

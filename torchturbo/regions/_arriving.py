@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from torch.utils.data import get_worker_info
-from torch.utils.data._utils.worker import _generate_state
+from torch.utils.data._utils import worker as torchs
 
 from torchturbo.regions._streams import CPU, NUMPY, PYTHON, seeds
 from torchturbo.settings._base import Cell, Write
@@ -56,7 +56,8 @@ def _arrived(value: Any, seed: int, own_init: bool, each: bool) -> Any:
 def _of_torch(worker: Any) -> list[Write]:
     """The streams of a worker as torch starts them."""
     numpys = 0
-    for word in _generate_state(worker.seed - worker.id, worker.id):
+    words: Any = torchs._generate_state
+    for word in words(worker.seed - worker.id, worker.id):
         numpys = numpys << 32 | word
     plain = [(cell, edit) for cell, edit in seeds(worker.seed) if cell in (PYTHON, CPU)]
     return [*plain, *((cell, edit) for cell, edit in seeds(numpys) if cell is NUMPY)]

@@ -24,13 +24,17 @@ _SAYS = re.compile(
 _OF_CUBLAS = re.compile(r"Deterministic behavior was enabled with either")
 
 
-class Named(set[str]):
-    """The operations that one entry of a block has named."""
+class Named:
+    """The operations that one entry of a block has named.
 
-    __hash__ = object.__hash__
+    Attributes:
+        operations: in torch's words.
+    """
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    __slots__ = ("operations",)
+
+    def __init__(self) -> None:
+        self.operations: set[str] = set()
 
 
 class _Now:
@@ -54,9 +58,9 @@ class _Heard:
         if said is None and not _OF_CUBLAS.match(text):
             return False
         operation = said["operation"] if said else "matrix products by cuBLAS"
-        if operation not in named:
+        if operation not in named.operations:
             _name(operation)
-            named.add(operation)
+            named.operations.add(operation)
         return True
 
     def __reduce__(self) -> str:

@@ -132,7 +132,8 @@ _started = _Started()
 
 
 def _write_variable(raw: str | None, over: Raw) -> None:
-    if torch.cuda.is_initialized() and not _started.known:
+    cuda: Any = torch.cuda
+    if not _started.known and cuda.is_initialized():
         _started.known, _started.value = True, over
     if isinstance(raw, _Asked):
         _tell(raw)
