@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from tests.laws.around import NOTHING
 from torchturbo import Profile, turbo
 from torchturbo._catalogue import SETTINGS
-from torchturbo.errors import OptionValueError
+from torchturbo.errors import DeterminismWarning, OptionValueError
+from torchturbo.settings import cublas
 from torchturbo.settings._base import TORCH
 from torchturbo.testing import MACHINES, pretend
 
 _C: Any = torch._C
+VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 REDUCTIONS = ("fp16_reduction", "bf16_reduction")
 has_split_k = pytest.mark.skipif(TORCH < (2, 10), reason="split_k came with torch 2.10")
 
@@ -105,3 +109,60 @@ def test_a_workspace_is_pairs_of_numbers(text: str) -> None:
 def test_what_is_no_workspace_is_refused(text: str) -> None:
     with pytest.raises(OptionValueError, match="SIZE:COUNT"):
         SETTINGS["cublas_workspace"].parse(text)
+
+
+class TestStarted:
+    """CUDA reads the variable once: what it has read is found out, and who asks for another one is told."""
+
+    @pytest.fixture(autouse=True)
+    def _fresh(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cublas, "_started", cublas._Started())
+        monkeypatch.delenv(VARIABLE, raising=False)
+
+    @pytest.fixture
+    def start(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+        return lambda: monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+
+    def test_a_block_that_comes_too_late_says_how_to_start(self, start: Callable[[], None]) -> None:
+        start()
+        with (
+            pretend("H100"),
+            pytest.warns(DeterminismWarning) as heard,
+            turbo(NOTHING, cublas_workspace=":4096:8") as a,
+        ):
+            note = a.report()["cublas_workspace"].note
+        (warning,) = heard
+        late = (
+            f"CUDA was started without it and goes on so. Start Python with `{VARIABLE}=:4096:8 python ...`, or open "
+            "the block before the first use of the GPU"
+        )
+        assert str(warning.message) == f"cublas_workspace=':4096:8' has no effect: {late}"
+        assert warning.filename == __file__
+        assert note == late
+        with pretend("H100"), turbo(NOTHING, cublas_workspace=":4096:8"):
+            pass  # told once
+
+    def test_another_value_is_named(self, start: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(VARIABLE, ":16:8")
+        start()
+        with (
+            pretend("H100"),
+            pytest.warns(DeterminismWarning, match="was started with CUBLAS_WORKSPACE_CONFIG=:16:8 and goes on so"),
+            turbo(NOTHING, cublas_workspace=":4096:8"),
+        ):
+            pass
+        with pretend("H100"), turbo(NOTHING, cublas_workspace=":16:8"):
+            pass
+
+    def test_cuda_that_starts_in_a_block_has_what_the_block_holds(self, start: Callable[[], None]) -> None:
+        with pretend("H100"), turbo(NOTHING, cublas_workspace=":4096:8"):
+            start()
+        with pretend("H100"), turbo(NOTHING, cublas_workspace=":4096:8") as active:
+            assert active.report()["cublas_workspace"].note is None
+
+    def test_where_warnings_are_errors_nothing_is_entered(self, start: Callable[[], None]) -> None:
+        start()
+        with pretend("H100"), pytest.raises(DeterminismWarning):
+            turbo(NOTHING, cublas_workspace=":4096:8", anomaly=True).__enter__()
+        assert VARIABLE not in os.environ
+        assert not torch.is_anomaly_enabled()

@@ -92,8 +92,8 @@ MEDDLED = (
 class Step:
     """One thing that one actor does.
 
-    ``set`` a torch setter; ``work`` a small training step; ``meddle`` with a flag inside a block; the others are done
-    only where there are blocks. ``arguments`` are plain data.
+    ``set`` a torch setter; ``work`` a small training step; ``meddle`` with a flag inside a block, ``draw`` random
+    numbers in one with a seed; the others are done only where there are blocks. ``arguments`` are plain data.
     """
 
     kind: str
@@ -200,8 +200,10 @@ def _blocks(random: Random, layers: int, strangers: Sequence[Setter], free: bool
             steps.append(Step("refuse", actor, (random.choice(("name", "value", "profile")),)))
         elif roll < 0.93 and not free:
             steps.append(Step("stray", actor, (random.randrange(layers),)))
-        elif roll < 0.97:
+        elif roll < 0.95:
             steps.append(Step("work", actor))
+        elif roll < 0.97 and not free:
+            steps.append(Step("draw", actor, (random.randrange(2**32),)))
         elif not free:
             (setter,) = random.choices(strangers)
             steps.append(Step("set", actor, (setter.name, random.choice(setter.values))))

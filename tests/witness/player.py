@@ -16,7 +16,7 @@ from tests.witness.getters import Reading
 from tests.witness.probing import probe
 from tests.witness.reading import Witness, differences
 from tests.witness.subjects import Block, Subject, failing
-from tests.witness.workers import Worker, compile_something, work
+from tests.witness.workers import Worker, compile_something, draw_and_seed, work
 
 EXCEPTIONS: dict[str, type[BaseException]] = {
     error.__name__: error for error in (ValueError, RuntimeError, KeyboardInterrupt, StopIteration)
@@ -204,6 +204,11 @@ class Player:
     def _check_inside(self, actor: int) -> None:
         if not self.case.free:
             self._check(actor, "inside a decorated function")
+
+    def _draw(self, subject: Subject, actor: int, seed: int) -> None:
+        """Draw random numbers and seed by hand, if some block has a seed: outside of them both are for good."""
+        if any("seed" in self.case.layers[entry.layer].options and not entry.astray for entry in self._model.open):
+            draw_and_seed(seed)
 
     def _compile(self, subject: Subject, actor: int) -> None:
         """Compile a function, if it is inside a block at all: outside, what compiling leaves behind is nobody's."""

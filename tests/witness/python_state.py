@@ -183,9 +183,15 @@ def _queued_seeds(module: str) -> str:
     tracker = getattr(sys.modules[module], "_lazy_seed_tracker", None)
     if tracker is None:
         return "no tracker"
-    return text(
-        [bool(tracker.manual_seed_all_cb), bool(tracker.manual_seed_cb), [bool(call) for call in tracker.call_order]]
-    )
+    waiting = [tracker.manual_seed_all_cb, tracker.manual_seed_cb, *tracker.call_order]
+    seeds = [call and _queued(call[0]) for call in waiting]
+    return text([seeds, [_queued(call) for call, _ in sys.modules[module]._queued_calls]])
+
+
+def _queued(call: Any) -> str:
+    """What is queued, and the seed that it does it with."""
+    with_it = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
+    return text([getattr(call, "__qualname__", type(call).__qualname__), with_it])
 
 
 def _environment_of_c() -> dict[str, str]:

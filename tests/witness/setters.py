@@ -190,8 +190,8 @@ def _determinism() -> Iterator[Setter]:
     yield Setter("torch.autograd.set_anomaly", lambda on, nan: torch.set_anomaly_enabled(on, nan), pairs, weight=2)
     for name in ("float32", "float64", "bfloat16", "float16"):
         yield Setter("torch.set_default_dtype", lambda kind: torch.set_default_dtype(getattr(torch, kind)), ((name,),))
-    yield Setter("torch.manual_seed", torch.manual_seed, ((0,), (7,)), owned=False)
-    yield Setter("random.seed", random.seed, ((0,), (7,)), owned=False)
+    yield Setter("torch.manual_seed", torch.manual_seed, ((0,), (7,)))
+    yield Setter("random.seed", random.seed, ((0,), (7,)))
 
 
 def _python() -> Iterator[Setter]:

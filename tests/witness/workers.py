@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import random
+import sys
 import threading
 import types
 from collections.abc import Callable
@@ -48,6 +50,20 @@ def compile_something() -> None:
     # Dynamo remembers by code object, and would find what the parent compiled.
     new = types.FunctionType(square.__code__.replace(co_name="new"), globals())
     torch.compile(new, backend="eager")(torch.ones(2, 2))
+
+
+def draw_and_seed(seed: int) -> None:
+    """What a body does that has randomness in it."""
+    for _ in range(2):
+        random.random()
+        random.gauss()
+        torch.rand(3)
+        random.seed(seed)
+        torch.manual_seed(seed)
+        torch.cuda.manual_seed(seed)
+        torch.cuda.set_rng_state(torch.get_rng_state())
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].normal()
 
 
 def work(*, optimizer: bool) -> None:
