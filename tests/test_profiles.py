@@ -64,6 +64,8 @@ def test_what_they_come_to() -> None:
     }
     assert values("max").items() > (fast | {"matmul_precision": "medium", "fp16_accumulation": True}).items()
     assert values("reproducible").items() > (exact | {"deterministic": True, "cudnn_benchmark": False}).items()
+    # It costs, and has to be asked for; without it torch would fill wherever `deterministic` is on.
+    assert values("reproducible")["fill_uninitialized_memory"] is False
     assert values("debug").items() > (exact | {"deterministic": "warn", "anomaly": True}).items()
     assert values("inference") == fast | {"grad": False}
     assert values("low_memory") == fast | {"cudnn_benchmark": False}

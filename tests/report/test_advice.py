@@ -150,6 +150,21 @@ def test_either_alone_is_fine(mode: object, benchmark: bool) -> None:
     assert said(pieces.benchmark_is_not_deterministic, "A100", rows) == ()
 
 
+@pytest.mark.parametrize("mode", [True, "warn"])
+def test_who_chooses_kernels_of_compiled_code_is_told(mode: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"deterministic": {"now": mode}, "compile": {"now": True}}
+    piece = pieces.compiled_kernels_and_determinism
+    monkeypatch.setattr(pieces, "TORCH", (2, 10))
+    (sentence,) = said(piece, "cpu", rows)
+    assert "inductor chooses no kernel by timing it" in sentence
+    monkeypatch.setattr(pieces, "TORCH", (2, 9))
+    (sentence,) = said(piece, "A100", rows)
+    assert "the next process may have other bits. Set compile=False" in sentence
+    assert said(piece, "cpu", rows) == ()
+    for other in ({"deterministic": {"now": False}}, {"compile": {"now": False}}):
+        assert said(piece, "A100", rows | other) == ()
+
+
 # ------------------------------------------------------------------------------------------- left by somebody
 
 

@@ -344,6 +344,21 @@ def test_an_environment_that_a_block_writes_is_told_with_its_before(monkeypatch:
         assert row.before == ":16:8"
 
 
+def test_what_attention_does_for_the_same_bits_is_told() -> None:
+    def note() -> str | None:
+        return gather()["cudnn_sdp"].note
+
+    with pretend("A100"):
+        assert note() is None
+        with turbo("reproducible"):
+            assert note() == (
+                "cuDNN's attention has no deterministic backward; FlashAttention and the memory-efficient kernel have "
+                "one, which torch takes where deterministic=True"
+            )
+        with turbo("reproducible", cudnn_sdp=True):
+            assert note() is None
+
+
 def test_the_machine_that_is_pretended_is_the_one_reported() -> None:
     machine = replace(MACHINES["T4"], reasons=("because",))
     with pretend(machine):
