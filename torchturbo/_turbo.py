@@ -247,23 +247,31 @@ def _unsupported(plan: Plan) -> UnsupportedHere:
 
 
 @_untraced
-def _within(writes: tuple[Write, ...], call: Callable[[], Any]) -> tuple[Any, tuple[Write, ...]]:
-    """Calls something while a layer of its own holds these; what came of it, and edits to what the layer held then."""
+def _within(writes: tuple[Write, ...], call: Callable[[], Any], *, stands: list[Write] | None = None) -> Any:
+    """Calls something while a layer of its own holds these; what that holds in the end is added to `stands`."""
     layer = Layer(writes)
     own: list[Layer] = []
     with _LOCK:
         _STACK.push(layer, own)
     try:
         result = call()
-        with _LOCK:
-            stood = tuple((cell, always(raw)) for cell, raw in _STACK.standing(layer).items())
-        return result, stood
+        if stands is not None:
+            with _LOCK:
+                stands.extend((cell, always(raw)) for cell, raw in _STACK.standing(layer).items())
+        return result
     finally:
         with _LOCK:
             _STACK.pop(layer, own)
 
 
-layers.within = _within
+@_untraced
+def _going_on(writes: tuple[Write, ...], call: Callable[[], Any]) -> tuple[Any, tuple[Write, ...]]:
+    stands: list[Write] = []
+    result = _within(writes, call, stands=stands)
+    return result, tuple(stands)
+
+
+layers.within, layers.going_on = _within, _going_on
 
 
 def in_force() -> tuple[Active, ...]:

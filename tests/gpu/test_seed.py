@@ -1,4 +1,4 @@
-"""What only a GPU can show of seeds: its generators, before CUDA has started and afterwards, and the same bits twice."""
+"""What only a GPU can show of seeds: its generators, before and after CUDA has started, and the same bits twice."""
 
 from __future__ import annotations
 

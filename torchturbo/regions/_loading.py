@@ -20,17 +20,23 @@ from torchturbo._dynamo import untraced
 from torchturbo.regions._arriving import Arriving
 from torchturbo.regions._calls import Exchange, code_like
 from torchturbo.regions._seeding import Epoch, now
-from torchturbo.regions._streams import seeds
+from torchturbo.regions._streams import Once, seeds
 from torchturbo.settings._base import Write
 
-Within = Callable[[tuple[Write, ...], Callable[[], Any]], tuple[Any, tuple[Write, ...]]]
-"""Does something while some cells hold something, and returns what came of it and what they hold then."""
+Within = Callable[[tuple[Write, ...], Callable[[], Any]], Any]
+GoingOn = Callable[[tuple[Write, ...], Callable[[], Any]], tuple[Any, tuple[Write, ...]]]
 
 
 class _Layers:
-    """How streams are taken out of the process for a while; given by what keeps the layers, which is above this."""
+    """How streams are taken out of the process for a while; given by what keeps the layers, which is above this.
+
+    Attributes:
+        within: does something while some cells hold something, and returns what comes of it.
+        going_on: so too, and returns what they hold then as well.
+    """
 
     within: Within
+    going_on: GoingOn
 
 
 layers = _Layers()
@@ -78,7 +84,7 @@ def _start(loader: Any) -> Any:
         return _STARTS.theirs(loader)
     outer, _thread.starting = _thread.starting, epoch
     try:
-        iterator, stood = layers.within(epoch.start, lambda: _STARTS.theirs(loader))
+        iterator, stood = layers.going_on(epoch.start, lambda: _STARTS.theirs(loader))
     finally:
         _thread.starting = outer
     if loader.num_workers == 0:
@@ -103,7 +109,7 @@ def _start_again(iterator: Any, loader: Any, first_iter: bool = False) -> None:
             # Where there are no workers, torch draws their seed here; so the sampler finds the same stream.
             torch.empty((), dtype=torch.int64).random_()
 
-    _, epoch.sampling = layers.within(epoch.start, start)
+    _, epoch.sampling = layers.going_on(epoch.start, start)
     if not first_iter and iterator._dataset_kind == dataloader._DatasetKind.Iterable:
         # Each worker makes a new iterator of its dataset when it is told to go on, which may draw.
         seed = epoch.seed_of("start")
@@ -127,7 +133,7 @@ def _next_index(iterator: Any) -> Any:
     if epoch.batch and not _draws_on(iterator._index_sampler):
         index = _INDICES.theirs(iterator)
     else:
-        index, epoch.sampling = layers.within(epoch.sampling, lambda: _INDICES.theirs(iterator))
+        index, epoch.sampling = layers.going_on(epoch.sampling, lambda: _INDICES.theirs(iterator))
     number, epoch.batch = epoch.batch, epoch.batch + 1
     if iterator._num_workers == 0:
         return index
@@ -142,7 +148,7 @@ def _fetch(iterator: Any) -> Any:
         return _FETCHES.theirs(iterator)
     outer, _thread.fetching = _thread.fetching, True
     try:
-        return layers.within(seeds(epoch.seed_of(epoch.batch)), lambda: _FETCHES.theirs(iterator))[0]
+        return layers.within(seeds(epoch.seed_of(epoch.batch), Once), lambda: _FETCHES.theirs(iterator))
     finally:
         _thread.fetching = outer
 

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torchturbo.regions._streams import seeds
+from torchturbo.regions._streams import Once, seeds
 from torchturbo.settings._base import Cell, Write
 from torchturbo.settings._edits import Raw
 
@@ -46,7 +46,7 @@ class Epoch:
     @property
     def start(self) -> tuple[Write, ...]:
         """The streams in which the sampler starts."""
-        return seeds(derived(*self._words, "order"))
+        return seeds(derived(*self._words, "order"), Once)
 
     def comes_of(self, seed: int) -> None:
         """Has its streams come from a number that the loader's own generator has given."""

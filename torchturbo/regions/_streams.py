@@ -62,6 +62,17 @@ class Seed:
         return f"<seed {self.seed}>"
 
 
+class Once(Seed):
+    """One that is put once and compared with nothing: to tell whether a stream is fresh takes as long as to seed it."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+
 def _now(found: Raw, was: Raw, now: Raw) -> Raw:
     return now
 
@@ -119,12 +130,16 @@ class _Torch:
 class _NumPyState:
     """Where NumPy's own generator stands, and which generator that is."""
 
-    __slots__ = ("data", "generator", "state")
+    __slots__ = ("generator", "state")
 
     def __init__(self, state: dict[str, Any], generator: Any) -> None:
         self.state = state
         self.generator = generator
-        self.data = _plain(state)
+
+    @property
+    def data(self) -> Any:
+        """The state as something that compares and hashes; not needed by most, and it takes a while."""
+        return _plain(self.state)
 
     def __eq__(self, other: object) -> bool:
         return self.data == other.data if isinstance(other, _NumPyState) else NotImplemented
@@ -210,10 +225,11 @@ def streams() -> tuple[Cell, ...]:
     return (PYTHON, *((NUMPY,) if _NUMPY.found() else ()), CPU, *_DEVICES)
 
 
-def seeds(seed: int) -> tuple[Write, ...]:
+def seeds(seed: int, kind: type[Seed] = Seed) -> tuple[Write, ...]:
     """The edits that start every stream afresh.
 
     Args:
         seed: at least 0 and less than 2**64.
+        kind: of the raw states.
     """
-    return tuple((cell, always(Seed(_STREAMS[cell], seed))) for cell in streams())
+    return tuple((cell, always(kind(_STREAMS[cell], seed))) for cell in streams())
