@@ -21,6 +21,7 @@ from tests.seeding.datasets import (
     Augmented,
     Nested,
     Stream,
+    as_they_are,
     epochs,
     loader,
     opens_a_file,
@@ -96,13 +97,10 @@ def test_epochs_differ_and_seeds_differ(reference: list[Any]) -> None:
     assert epochs(loader(0)) == reference
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
 def test_an_epoch_is_the_same_whether_earlier_ones_were_broken_off(
     workers: int, persistent: bool, reference: list[Any]
 ) -> None:
-    if persistent and not workers:
-        pytest.skip("there is nobody to persist")
     with turbo("exact", seed=1):
         batches = loader(workers, persistent_workers=persistent)
         next(iter(batches))
@@ -267,6 +265,28 @@ def test_an_iterator_that_is_used_up_outside_goes_on_as_torch_has_it(workers: in
     if not workers:  # which has drawn in the streams that it found
         assert [numbers for batch in rest for _, numbers in batch] == drawn[:9]
         assert after == drawn[9]
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 1, "persistent_workers": True}])
+def test_an_iterator_that_was_started_outside_goes_on_as_torch_has_it(options: dict[str, Any]) -> None:
+    batches: DataLoader[Any] = DataLoader(Augmented(), shuffle=True, collate_fn=as_they_are, **options)
+    with turbo("exact", seed=1):
+        list(batches)
+    with put_back():
+        going = iter(batches)
+        first = next(going)
+        with turbo("exact", seed=1):
+            assert _loading._of(going) is None
+            rest = list(going)
+    assert sorted(index for batch in (first, *rest) for index, _ in batch) == list(range(11))
+
+
+def test_a_generator_of_the_users_and_a_sampler_that_draws_from_the_streams_around() -> None:
+    found = [
+        epochs(loader(workers, shuffle=False, sampler=AsItGoes(), generator=torch.Generator().manual_seed(5)))
+        for workers in (0, 1)
+    ]
+    assert found[0] == found[1]
 
 
 def test_a_nested_block_has_epochs_of_its_own(reference: list[Any]) -> None:

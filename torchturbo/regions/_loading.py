@@ -101,7 +101,6 @@ def _start_again(iterator: Any, loader: Any, first_iter: bool = False) -> None:
         _epochs.pop(iterator, None)
         _RESETS.theirs(iterator, loader, first_iter)
         return
-    _known(iterator, epoch, loader)
 
     def start() -> None:
         _RESETS.theirs(iterator, loader, first_iter)
@@ -110,6 +109,7 @@ def _start_again(iterator: Any, loader: Any, first_iter: bool = False) -> None:
             torch.empty((), dtype=torch.int64).random_()
 
     _, epoch.sampling = layers.going_on(epoch.start, start)
+    _known(iterator, epoch, loader)
     if not first_iter and iterator._dataset_kind == dataloader._DatasetKind.Iterable:
         # Each worker makes a new iterator of its dataset when it is told to go on, which may draw.
         seed = epoch.seed_of("start")
@@ -119,13 +119,20 @@ def _start_again(iterator: Any, loader: Any, first_iter: bool = False) -> None:
 def _known(iterator: Any, epoch: Epoch, loader: Any) -> None:
     if loader.generator is not None:
         epoch.comes_of(iterator._base_seed)
+    epoch.indices = iterator._sampler_iter
     _epochs[iterator] = epoch
+
+
+def _of(iterator: Any) -> Epoch | None:
+    """The iteration that an iterator of torch's is in, or None where that was started outside of such a block."""
+    epoch = _epochs.get(iterator)
+    return epoch if epoch is not None and epoch.indices is iterator._sampler_iter else None
 
 
 @untraced
 def _next_index(iterator: Any) -> Any:
     """`_BaseDataLoaderIter._next_index`: what the sampler says next."""
-    epoch = _epochs.get(iterator)
+    epoch = _of(iterator)
     if epoch is None:
         return _INDICES.theirs(iterator)
     if isinstance(iterator._shared_seed, Arriving):
@@ -143,7 +150,7 @@ def _next_index(iterator: Any) -> Any:
 @untraced
 def _fetch(iterator: Any) -> Any:
     """`_SingleProcessDataLoaderIter._next_data`: a batch, fetched by this process."""
-    epoch = _epochs.get(iterator)
+    epoch = _of(iterator)
     if epoch is None:
         return _FETCHES.theirs(iterator)
     outer, _thread.fetching = _thread.fetching, True

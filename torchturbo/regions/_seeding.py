@@ -31,15 +31,17 @@ class Epoch:
 
     Attributes:
         batch: how many batches have been handed out to be fetched.
+        indices: what torch takes the indices from in this iteration.
         sampling: the streams in which the sampler draws, as they stand.
         own_init: whether workers run an init function of the user's, which may seed.
     """
 
-    __slots__ = ("_words", "batch", "own_init", "sampling")
+    __slots__ = ("_batches", "_words", "batch", "indices", "own_init", "sampling")
 
     def __init__(self, words: tuple[object, ...], loader: Any) -> None:
-        self._words = words
+        self._words = self._batches = words
         self.batch = 0
+        self.indices: object = None
         self.own_init = loader.worker_init_fn is not None
         self.sampling: tuple[Write, ...] = self.start
 
@@ -49,12 +51,12 @@ class Epoch:
         return seeds(derived(*self._words, "order"), Once)
 
     def comes_of(self, seed: int) -> None:
-        """Has its streams come from a number that the loader's own generator has given."""
-        self._words = "generator", seed, self._words[-1]
+        """Has the streams of its batches come from a number that the loader's own generator has given."""
+        self._batches = "generator", seed, self._words[-1]
 
     def seed_of(self, batch: object) -> int:
         """What the streams of a batch start from, whoever fetches it."""
-        return derived(*self._words, batch)
+        return derived(*self._batches, batch)
 
 
 class Seeding:
