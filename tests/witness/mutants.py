@@ -114,6 +114,20 @@ class ForgetsAfterAnError(Block):
             C._set_mkldnn_deterministic(before)
 
 
+class SeedsAsForked(Block):
+    """Seeds in torch's own `fork_rng`, which forgets the seeds that wait for devices to start."""
+
+    def __enter__(self) -> Any:
+        fork = torch.random.fork_rng()
+        self.before.append(fork)
+        fork.__enter__()
+        torch.manual_seed(self.options.get("seed", 0))
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.before.pop().__exit__(None, None, None)
+
+
 class Swallows(Block):
     """Swallows the body's exception."""
 
@@ -162,6 +176,7 @@ MUTANTS: dict[type[Block], str] = {
     TorchAutocast: "left_behind",
     ForgetsAfterAnError: "left_behind",
     TouchesDefaults: "left_behind",
+    SeedsAsForked: "left_behind",
     Swallows: "inside",
     OldestWins: "inside",
 }

@@ -103,6 +103,8 @@ def plants() -> dict[str, Plant]:
         "a number drawn from random": Plant(random.random),
         "a number drawn from torch": Plant(lambda: torch.rand(1)),
         "a queued CUDA seed": Plant(lambda: torch.cuda.manual_seed(5)),
+        "another queued CUDA seed": Plant(lambda: torch.cuda.manual_seed(6), lambda: torch.cuda.manual_seed(5)),
+        "a queued CUDA state": Plant(lambda: torch.cuda.set_rng_state(torch.get_rng_state())),
         "a replaced engine": Plant(_replace_engine),
         "other code in Module.__call__": Plant(_exchange_code),
         "a filter on the compiler's log": Plant(_filter_log),
