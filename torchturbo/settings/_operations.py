@@ -16,12 +16,24 @@ from torchturbo.settings._base import Cell
 from torchturbo.settings._callers import in_backward, users_frame, warn_at
 from torchturbo.settings._edits import Raw
 
-_SAYS = re.compile(
-    r"(?P<operation>.+?)(?: does not have a deterministic implementation, but you set"
-    r"| defaults to a non-deterministic algorithm)",
-    re.DOTALL,
+_SAYS: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (
+        re.compile(r"(.+?) does not have a deterministic implementation, but you set", re.DOTALL),
+        "has no deterministic implementation here",
+        "Use another operation there, or deterministic=True, which raises an error at it",
+    ),
+    (
+        re.compile(r"(.+? [Aa]ttention) defaults to a non-deterministic algorithm"),
+        "goes back by an algorithm that is not deterministic",
+        "deterministic=True has torch take another one",
+    ),
+    (
+        re.compile(r"Deterministic behavior was enabled with either()"),  # up to torch 2.9
+        "A matrix product by cuBLAS is not deterministic with the workspace that it has",
+        "Set cublas_workspace=':4096:8' before the first use of the GPU",
+    ),
 )
-_OF_CUBLAS = re.compile(r"Deterministic behavior was enabled with either")
+"""How torch begins, with its word for the operation; what we say of it, and what to write instead."""
 
 
 class Named:
@@ -54,14 +66,14 @@ class _Heard:
         named = _now.named
         if named is None:
             return False
-        said = _SAYS.match(text)
-        if said is None and not _OF_CUBLAS.match(text):
-            return False
-        operation = said["operation"] if said else "matrix products by cuBLAS"
-        if operation not in named.operations:
-            _name(operation)
-            named.operations.add(operation)
-        return True
+        for begins, what, instead in _SAYS:
+            said = begins.match(text)
+            if said is not None:
+                if said[1] not in named.operations:
+                    _name(said[1], what, instead)
+                    named.operations.add(said[1])
+                return True
+        return False
 
     def __reduce__(self) -> str:
         return "_HEARD"
@@ -70,16 +82,23 @@ class _Heard:
 _HEARD = _Heard()
 
 
-def _name(operation: str) -> None:
+_lines: set[tuple[str, str, int]] = set()
+"""Operations and lines that have been named: a block around each step says no more than one around all of them."""
+
+
+def _name(operation: str, what: str, instead: str) -> None:
     frame = users_frame()
+    line = operation, frame.f_code.co_filename, frame.f_lineno
+    if line in _lines:
+        return
     called = "called by the backward" if in_backward(frame) else "called"
+    where = f"{called} at {frame.f_code.co_filename}:{frame.f_lineno}"
     warn_at(
         frame,
-        f"{operation} has no deterministic implementation here, so the next run may have other bits: {called} at "
-        f"{frame.f_code.co_filename}:{frame.f_lineno}. Use another operation there, or deterministic=True, which "
-        "raises an error at it",
+        f"{operation} {what}, so the next run may have other bits: {where}. {instead}".strip(),
         DeterminismWarning,
     )
+    _lines.add(line)
 
 
 _FILTER: Any = ("ignore", _HEARD, UserWarning, None, 0)
@@ -92,12 +111,12 @@ def _filter(*, on: bool) -> None:
     elif not on and _FILTER in filters:
         filters.remove(_FILTER)
     # What modules have warned of already is forgotten, as with every change of filters: torch's would not be asked.
-    changed: Any = vars(warnings)
-    if "_filters_mutated" in changed:
-        changed["_filters_mutated"]()
-    else:  # Python 3.14
-        with changed["_lock"]:
-            changed["_filters_mutated_lock_held"]()
+    changed = getattr(warnings, "_filters_mutated", None)
+    if changed is not None:
+        changed()
+    else:
+        with warnings.catch_warnings():
+            pass  # which says that filters have changed, too
 
 
 def _read() -> Named | None:
