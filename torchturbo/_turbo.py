@@ -251,8 +251,7 @@ def _within(writes: tuple[Write, ...], call: Callable[[], Any], *, stands: list[
     """Calls something while a layer of its own holds these; what that holds in the end is added to `stands`."""
     layer = Layer(writes)
     own: list[Layer] = []
-    with _LOCK:
-        _STACK.push(layer, own)
+    _STACK.push(layer, own)
     try:
         result = call()
         if stands is not None:
@@ -260,8 +259,7 @@ def _within(writes: tuple[Write, ...], call: Callable[[], Any], *, stands: list[
                 stands.extend((cell, always(raw)) for cell, raw in _STACK.standing(layer).items())
         return result
     finally:
-        with _LOCK:
-            _STACK.pop(layer, own)
+        _STACK.pop(layer, own)
 
 
 @_untraced
