@@ -42,6 +42,7 @@ ORDER = (
     "_outputs",  # what modules return
     "_modules",  # modules, in blocks
     "_accelerate",  # all of these
+    "_reproducible",  # the same bits twice, proven
     "testing",  # for users' tests
     "torchturbo",  # what users import
     "cli",  # what users type
@@ -182,7 +183,7 @@ def test_what_has_no_documentation_would_be_seen(tmp_path: Path) -> None:
     assert Module("bare", path).undocumented == ["bare:the module", "bare:f", "bare:C.m"]
 
 
-NOT_MADE_BY_USERS = {"Active", "Report"}
+NOT_MADE_BY_USERS = {"Active", "Report", "Reproduction"}
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
@@ -209,8 +210,8 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = ["Active", "Profile", "Report", "Scaler", "turbo"]
-    names = [*classes, "PROFILES", "__version__", "accelerate", "report", "restore", "scaler_of"]
+    classes = ["Active", "Profile", "Report", "Reproduction", "Scaler", "turbo"]
+    names = [*classes, "PROFILES", "__version__", "accelerate", "check_reproducible", "report", "restore", "scaler_of"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []
 

@@ -17,6 +17,7 @@ from torchturbo.errors import (
     OptionNameError,
     OptionValueError,
     ProfileNameError,
+    ReproducibilityError,
     RestoreError,
     ScalingError,
     TargetError,
@@ -281,14 +282,14 @@ def test_the_error_of_the_block_itself_comes_first(refusing: Callable[[], None])
     assert error.__notes__ == [f"torchturbo: {REFUSED}"]
 
 
-ELSEWHERE = {ScalingError, AccumulationError}
-"""What only training raises; tests/scaling and tests/accumulating test what it says."""
+ELSEWHERE = {ScalingError, AccumulationError, ReproducibilityError}
+"""What only training raises; tests/scaling, tests/accumulating and tests/reproducible test what it says."""
 
 
 def test_the_tree_of_errors_is_as_drawn() -> None:
     drawn = errors.__doc__ or ""
     found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, TurboError)]
-    assert len(found) == 10
+    assert len(found) == 11
     for error in found:
         (line,) = (
             line for line in drawn.splitlines() if f"─ {error.__name__} " in line or line.strip() == error.__name__

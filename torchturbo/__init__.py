@@ -34,6 +34,7 @@ torchturbo.errors.OptionNameError: there is no option 'cudnn_bencmark': did you 
 from torchturbo._accelerate import accelerate, restore, scaler_of
 from torchturbo._active import Active
 from torchturbo._report import Report, report
+from torchturbo._reproducible import Reproduction, check_reproducible
 from torchturbo._turbo import turbo
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.regions._scaler import Scaler
@@ -44,9 +45,11 @@ __all__ = [
     "Active",
     "Profile",
     "Report",
+    "Reproduction",
     "Scaler",
     "__version__",
     "accelerate",
+    "check_reproducible",
     "report",
     "restore",
     "scaler_of",

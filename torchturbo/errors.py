@@ -6,9 +6,10 @@
     ├── OptionNameError    (TypeError)     an option that does not exist; names the near ones
     ├── OptionValueError   (ValueError)    a value that the option does not take; names what it takes
     ├── ProfileNameError   (LookupError)   a profile that does not exist; names the near ones
-    ├── TargetError        (TypeError)     `accelerate` cannot decorate this; says what to do instead
+    ├── TargetError        (TypeError)     `accelerate` or a check cannot take this; says what to do instead
     ├── ScalingError       (RuntimeError)  fp16 gradients that cannot be scaled; says what to write instead
     ├── AccumulationError  (RuntimeError)  a step that cannot wait for its micro-batches; says what to write
+    ├── ReproducibilityError (RuntimeError) strict=True and two runs differ, or a fresh process failed
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
     ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
     └── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
@@ -48,7 +49,11 @@ class ProfileNameError(TurboError, LookupError):
 
 
 class TargetError(TurboError, TypeError):
-    """`accelerate` was given something that it cannot decorate."""
+    """`accelerate` was given what it cannot decorate, or a check what it cannot run."""
+
+
+class ReproducibilityError(TurboError, RuntimeError):
+    """``strict=True`` and two runs of a check differ, or one of its fresh processes failed."""
 
 
 class UnsupportedHere(TurboError, RuntimeError):

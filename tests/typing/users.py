@@ -16,7 +16,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import torchturbo
-from torchturbo import PROFILES, Active, Profile, Report, accelerate, report, restore, turbo
+from torchturbo import (
+    PROFILES,
+    Active,
+    Profile,
+    Report,
+    Reproduction,
+    accelerate,
+    check_reproducible,
+    report,
+    restore,
+    turbo,
+)
 from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, detect, readings
 from torchturbo.testing import MACHINES, pretend
 
@@ -41,6 +52,18 @@ def falls_through() -> int:
     with turbo():
         return 1  # a block swallows no exception, so nothing is missing after it
 
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+reproduction = check_reproducible(falls_through, 3, profile="reproducible", num_threads=1)
+assert_type(reproduction, Reproduction)
+assert_type(reproduction.identical, bool)
+assert_type(reproduction.difference.largest if reproduction.difference else 0.0, float | None)
+assert_type(reproduction.price.ratio if reproduction.price else 1.0, float)
+check_reproducible("train.py:step", fresh=True, strict=True, args=(1,), kwargs={"more": 2}, modules=[nn.Linear(1, 1)])
+check_reproducible(falls_through, runs="2")  # type: ignore[arg-type]
+check_reproducible(falls_through, cudnn_bencmark=True)  # type: ignore[call-arg]
+check_reproducible(3)  # type: ignore[arg-type]
 
 # ----------------------------------------------------------------------------------------------------------- options
 

@@ -113,19 +113,31 @@ class _ModuleCalls(Exchange):
         before: what is done first; returns whether the outputs are to be looked at.
         run: what runs a module.
         after: looks at its outputs.
+        watch: who is told of each call, and makes it; or None.
     """
 
-    __slots__ = ("after", "before", "run")
+    __slots__ = ("after", "before", "run", "watch")
 
     def __init__(self) -> None:
         function = vars(torch.nn.Module)["_wrapped_call_impl"]
-        super().__init__(function, code_like(function, _standing_in, self._call))
+        super().__init__(function, code_like(function, _standing_in, self.call))
         self.before: Callable[[], bool] = bool
         self.after: Callable[[Any], None] = _nothing
         self.run: Callable[[Any, Args, Kwargs], Any] = _as_it_is
+        self.watch: Callable[[Any, Args, Kwargs], Any] | None = None
 
     @untraced
-    def _call(self, module: Any, args: Args, kwargs: Kwargs) -> Any:
+    def call(self, module: Any, args: Args, kwargs: Kwargs, watched: bool = True) -> Any:
+        """Calls a module.
+
+        Args:
+            module: that is called.
+            args: what it is called with.
+            kwargs: what it is called with by name.
+            watched: whether who watches is told first, and calls this again.
+        """
+        if self.watch is not None and watched:
+            return self.watch(module, args, kwargs)
         first = self.before()
         if module._compiled_call_impl is not None:
             result = module._compiled_call_impl(*args, **kwargs)

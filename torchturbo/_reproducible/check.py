@@ -1,0 +1,131 @@
+"""A check from its beginning to its end: runs, their comparison, advice and price."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from torchturbo._reproducible.advice import HASH_SEED, advise
+from torchturbo._reproducible.compare import first_difference
+from torchturbo._reproducible.data import Difference, Price, Reproduction
+from torchturbo._reproducible.fresh import Fresh
+from torchturbo._reproducible.here import Here, moves_on
+from torchturbo._reproducible.price import priced
+from torchturbo._reproducible.settings import Settings, around, named
+from torchturbo._reproducible.target import resolve
+from torchturbo.errors import OptionValueError, ReproducibilityError, TargetError
+
+Tell = Callable[[str], None]
+_SURE = 3
+"""Runs that have to be identical before a setting is said to help, at the least."""
+
+
+def check(
+    function: Callable[..., Any] | str,
+    runs: int,
+    *,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    modules: Iterable[nn.Module],
+    optimizers: Iterable[Optimizer],
+    settings: Settings,
+    fresh: bool,
+    strict: bool,
+    advice: bool,
+    price_seconds: float,
+) -> Reproduction:
+    """What `torchturbo.check_reproducible` does, with its settings in one mapping."""
+    if runs < 2:
+        raise OptionValueError(
+            f"runs={runs!r}: expected a number from 2 on, as one run has nothing to be compared with"
+        )
+    modules, optimizers = tuple(modules), tuple(optimizers)
+    if fresh and (modules or optimizers):
+        raise OptionValueError(
+            "modules= and optimizers= are of this process: fresh=True finds those of its own by itself"
+        )
+    _refuse_what_runs_later(function)
+    around(settings)  # so that what is wrong is refused before anything runs
+    runner: Here | Fresh
+    if fresh:
+        runner = Fresh(function, args, kwargs)
+    else:
+        called = resolve(function) if isinstance(function, str) else function
+        runner = Here(called, args, kwargs, modules, optimizers)
+    with _progress() as tell:
+        found = _compared(runner, runs, settings, advice=advice, price_seconds=price_seconds, tell=tell)
+    if strict and not found.identical:
+        raise ReproducibilityError(f"not reproducible\n{found}")
+    return found
+
+
+def _refuse_what_runs_later(function: Any) -> None:
+    later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    if any(is_one(function) for is_one in later):
+        raise TargetError(
+            f"{function.__qualname__} does nothing yet when it is called: check a function that runs it to its end, as "
+            "lambda: asyncio.run(...) or lambda: list(...) do"
+        )
+    if not callable(function) and not isinstance(function, str):
+        raise TargetError(f"expected a function or its name, as 'train.py:step', got {type(function).__name__}")
+
+
+def _compared(
+    runner: Here | Fresh, runs: int, settings: Settings, *, advice: bool, price_seconds: float, tell: Tell
+) -> Reproduction:
+    tell(f"run 1 of {runs}")
+    first = runner.record(settings)
+    difference: Difference | None = None
+    for run in range(2, runs + 1):
+        tell(f"run {run} of {runs}")
+        other = runner.record(settings, f"raised in run {run}; run 1 had come to its end")
+        difference = first_difference(first, other, run)
+        if difference is not None:
+            break
+    told: list[str] = []
+    if difference is not None:
+        if isinstance(runner, Here) and runner.search.iterators:
+            told.append(f"{moves_on(runner.search.iterators)}.")
+        if advice:
+            seed_is_set = HASH_SEED in os.environ
+            times = max(runs, _SURE)
+            told += advise(runner, settings, difference, times=times, hash_seed_is_set=seed_is_set, tell=tell)
+    tell("price")
+    price: Price | str
+    if isinstance(runner, Fresh):
+        price = runner.priced(settings, price_seconds) if price_seconds > 0 else "price_seconds=0 asks for none"
+    else:
+        price = priced(runner, settings, price_seconds, tell)
+    return Reproduction(
+        identical=difference is None,
+        difference=difference,
+        advice=tuple(told),
+        price=price if isinstance(price, Price) else None,
+        unpriced=price if isinstance(price, str) else None,
+        runs=runs if difference is None else difference.run,
+        fresh=runner.fresh,
+        settings=named(settings),
+        compared=first.tensors,
+        steps=first.steps,
+        modules=tuple(sorted(first.modules)),
+        notes=tuple(runner.notes() if isinstance(runner, Here) else runner.notes),
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Tell]:
+    """Says what is going on where a person looks on: in a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("check_reproducible") as status:
+        yield lambda text: status.update(f"check_reproducible: {text}")

@@ -1,0 +1,124 @@
+"""Running a function in this process, again and again from the same state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from torchturbo._reproducible.kept import Keeper
+from torchturbo._reproducible.record import Record, Recorder
+from torchturbo._reproducible.search import Search
+from torchturbo._reproducible.settings import Settings, around
+from torchturbo._reproducible.streams import global_streams
+from torchturbo._reproducible.watch import Watch, watching
+from torchturbo._turbo import in_force
+
+
+class Here:
+    """A function, and the state that it begins with. Making one keeps what the function reaches as it is now.
+
+    Args:
+        function: what to run.
+        args: what it is called with.
+        kwargs: what it is called with by name.
+        modules: those that it uses, where they cannot be found.
+        optimizers: likewise.
+    """
+
+    fresh = False
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        modules: Iterable[nn.Module] = (),
+        optimizers: Iterable[Optimizer] = (),
+    ) -> None:
+        self._run: Callable[[], Any] = lambda: function(*args, **(kwargs or {}))
+        self.keeper = Keeper()
+        for stream in global_streams():
+            self.keeper.stream(stream)
+        self.search = Search(self.keeper)
+        for number, each in enumerate((*modules, *optimizers)):
+            self.search.of(type(each).__name__ + (f"#{number + 1}" if number else ""), each)
+        self.search.of(getattr(function, "__name__", "function"), function)
+        self.search.of("args", tuple(args))
+        for name, value in (kwargs or {}).items():
+            self.search.of(name, value)
+        for active in in_force():
+            self.search.of("scaler", active.scaler)
+        self.search.settle()
+        self.runs = 0
+
+    def record(self, settings: Settings, note: str = "", begin: Mapping[str, str] | None = None) -> Record:
+        """Runs it once, and puts everything back.
+
+        Args:
+            settings: what it runs under.
+            note: on an exception that it raises.
+            begin: where the random streams stood at the beginning, if that was earlier than now.
+        """
+        self.runs += 1
+        self.search.forget()
+        recorder = Recorder(list(self.keeper.streams()), begin)
+        watch = Watch(self.keeper, self.search, recorder)
+        try:
+            with watching(watch):
+                with around(settings):
+                    returned = self._run()
+                watch.end(returned)
+        except Exception as error:
+            if note:
+                error.add_note(f"torchturbo: {note}")
+            if self.search.iterators and self.runs > 1:
+                error.add_note(f"torchturbo: {moves_on(self.search.iterators)}")
+            raise
+        finally:
+            self.keeper.put_back()
+        return recorder.record
+
+    def seconds(self, settings: Settings) -> float:
+        """Runs it once, unwatched, puts everything back, and returns what it took.
+
+        Args:
+            settings: what it runs under.
+        """
+        block = around(settings)
+        try:
+            _wait()
+            began = time.perf_counter()
+            with block:
+                self._run()
+                _wait()
+            return time.perf_counter() - began
+        finally:
+            self.keeper.put_back()
+
+    def notes(self) -> list[str]:
+        """What could not be put back, as sentences."""
+        return [
+            f"{self.search.name(tensor)} was written to and is too large to have been copied, so that it is not as it "
+            "was: give the function a copy"
+            for tensor in self.keeper.lost
+        ]
+
+
+def moves_on(iterators: Sequence[str]) -> str:
+    """A sentence about iterators that the function reaches."""
+    its = " and ".join(iterators)
+    return (
+        f"{its} moves on with each run and cannot be put back: take the batch before and give it with "
+        "args=(batch,), or make the iterator in the function"
+    )
+
+
+def _wait() -> None:
+    for module in (torch.cuda, torch.xpu):
+        if module.is_available() and module.is_initialized():
+            module.synchronize()

@@ -1,0 +1,256 @@
+"""What a function may change, kept as it was before, and put back bit for bit: in the same tensors and containers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import CellType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchturbo._reproducible.bits import parts, same_bits, unseen
+from torchturbo._reproducible.streams import Stream
+from torchturbo.errors import RestoreError
+
+_set_versions: Any = torch._C._autograd._unsafe_set_version_counter
+_NOTHING = object()
+LARGEST = 64 * 1024**2
+"""Bytes up to which a tensor is copied that is no weight, as far as is known: a data set may be larger than memory."""
+
+
+class _Values(NamedTuple):
+    """Plain values in memory: the memory, and what stood in it."""
+
+    alias: Tensor
+    copy: Tensor
+
+    def put_back(self) -> None:
+        if not same_bits(self.alias, self.copy):
+            self.alias.copy_(self.copy)
+
+
+def _values(plain: Tensor) -> _Values:
+    alias = plain.detach()
+    if _overlaps_itself(alias):
+        # Nobody can write into a tensor whose elements share memory, but into what it is a view of.
+        alias = torch.empty(0, dtype=torch.uint8, device=plain.device).set_(plain.untyped_storage())
+    return _Values(alias, alias.clone())
+
+
+def _overlaps_itself(tensor: Tensor) -> bool:
+    return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+class KeptTensor:
+    """One tensor as it was: its values, its memory, its gradient, and whether it asks for one.
+
+    Args:
+        tensor: any tensor.
+        copied: whether its values are copied, or only watched.
+    """
+
+    __slots__ = ("alias", "grad", "requires_grad", "tensor", "values", "version")
+
+    def __init__(self, tensor: Tensor, copied: bool) -> None:
+        self.tensor = tensor
+        self.alias = tensor.detach()
+        self.requires_grad = tensor.requires_grad
+        self.grad = tensor.grad if tensor.is_leaf else None
+        self.version = None if tensor.is_inference() else tensor._version
+        self.values = [_values(part) for _, part in parts(tensor)] if copied else None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was written to, and there is no copy to put back."""
+        return self.values is None and self.version is not None and self.tensor._version != self.version
+
+    def put_back(self) -> None:
+        """Puts all of it back."""
+        tensor = self.tensor
+        if tensor.is_leaf and tensor.grad is not self.grad:
+            tensor.grad = None
+        if not _is_where_it_was(tensor, self.alias):
+            tensor.data = self.alias
+        if self.values is not None:
+            for values in self.values:
+                values.put_back()
+        if tensor.is_leaf and tensor.requires_grad != self.requires_grad:
+            tensor.requires_grad_(self.requires_grad)
+        if tensor.is_leaf and tensor.grad is not self.grad:
+            tensor.grad = self.grad
+        if self.version is not None and self.values is not None:
+            # A graph that somebody keeps compares it with what it has saved.
+            _set_versions((tensor,), (self.version,))
+
+
+def _is_where_it_was(tensor: Tensor, alias: Tensor) -> bool:
+    if tensor.layout is not torch.strided or tensor.is_nested or type(tensor.detach()) is not Tensor:
+        return [part.data_ptr() for _, part in parts(tensor)] == [part.data_ptr() for _, part in parts(alias)]
+    return (
+        tensor.dtype is alias.dtype
+        and tensor.device == alias.device
+        and tensor.data_ptr() == alias.data_ptr()
+        and tensor.shape == alias.shape
+        and tensor.stride() == alias.stride()
+    )
+
+
+def _fill(container: Any, copy: Any) -> None:
+    """Gives a container back what it held, if it holds anything else; not one object is exchanged for its equal."""
+    now = list(container.items()) if isinstance(container, dict) else list(container)
+    was = list(copy.items()) if isinstance(copy, dict) else list(copy)
+    if isinstance(container, dict):
+        if len(now) == len(was) and all(a is c and b is d for (a, b), (c, d) in zip(now, was, strict=True)):
+            return
+        container.clear()
+        container.update(copy)
+    elif len(now) == len(was) and all(a is b for a, b in zip(now, was, strict=True)):
+        return
+    elif isinstance(container, list):
+        container[:] = copy
+    else:
+        container.clear()
+        (container.update if isinstance(container, set) else container.extend)(copy)
+
+
+class Keeper:
+    """All that has been kept so far. What is met later is kept when it is met, before anything has changed it.
+
+    Attributes:
+        tensors: by identity, with what they were.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[int, KeptTensor] = {}
+        self._containers: dict[int, tuple[Any, Any]] = {}
+        self._arrays: dict[int, tuple[Any, Any]] = {}
+        self._cells: dict[int, tuple[CellType, Any]] = {}
+        self._globals: dict[tuple[int, str], tuple[dict[str, Any], Any]] = {}
+        self._streams: dict[int, tuple[Stream, Any]] = {}
+        self._settled: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+
+    def tensor(self, tensor: Tensor, *, copied: bool = True) -> None:
+        """Keeps a tensor, and its gradient.
+
+        Args:
+            tensor: any.
+            copied: whether also one that is too large to be copied without need.
+        """
+        if id(tensor) in self.tensors and (not copied or self.tensors[id(tensor)].values is not None):
+            return
+        with unseen():
+            kept = self.tensors[id(tensor)] = KeptTensor(tensor, copied or _size(tensor) <= LARGEST)
+        if kept.grad is not None:
+            self.tensor(kept.grad)
+
+    def container(self, container: Any) -> bool:
+        """Keeps what a dictionary, list, set or deque holds; returns whether it was not kept already."""
+        if id(container) in self._containers:
+            return False
+        self._containers[id(container)] = container, _shallow(container)
+        return True
+
+    def array(self, array: Any) -> None:
+        """Keeps the values of a NumPy array, unless it is large, which data is, or cannot be written to."""
+        if array.nbytes <= LARGEST and array.flags.writeable:
+            self._arrays.setdefault(id(array), (array, array.copy()))
+
+    def cell(self, cell: CellType) -> None:
+        """Keeps what a variable of a closure stands for."""
+        self._cells.setdefault(id(cell), (cell, _content(cell)))
+
+    def variable(self, names: dict[str, Any], name: str) -> None:
+        """Keeps what a global variable stands for."""
+        self._globals.setdefault((id(names), name), (names, names.get(name, _NOTHING)))
+
+    def stream(self, stream: Stream) -> None:
+        """Keeps where a random stream stands."""
+        self._streams[len(self._streams)] = stream, stream.read()
+
+    def streams(self) -> Iterable[Stream]:
+        """The streams that are kept."""
+        return (stream for stream, _ in self._streams.values())
+
+    @property
+    def lost(self) -> list[Tensor]:
+        """Tensors that were written to and that nobody can put back."""
+        return [kept.tensor for kept in self.tensors.values() if kept.is_lost]
+
+    def settle(self) -> None:
+        """Remembers what is kept by now as what is never forgotten."""
+        kept = (self.tensors, self._containers, self._arrays, self._cells, self._globals, self._streams)
+        self._settled = [(each, each.copy()) for each in kept]
+
+    def forget(self) -> None:
+        """Forgets what has been kept since then, once it has been put back."""
+        for now, settled in self._settled:
+            now.clear()
+            now.update(settled)
+
+    def put_back(self) -> None:
+        """Puts everything back.
+
+        Raises:
+            RestoreError: something did not go back; everything else has.
+        """
+        refused: list[tuple[str, Exception]] = []
+
+        def attempt(what: str, action: Callable[..., object], *given: Any) -> None:
+            try:
+                action(*given)
+            except Exception as error:
+                refused.append((what, error))
+
+        for container, copy in self._containers.values():
+            attempt(f"a {type(container).__name__}", _fill, container, copy)
+        for array, copy in self._arrays.values():
+            attempt("an array", array.__setitem__, ..., copy)
+        for cell, content in self._cells.values():
+            attempt("a variable", _set_content, cell, content)
+        for (_, name), (names, value) in self._globals.items():
+            attempt(name, _set_global, names, name, value)
+        with unseen():
+            for kept in self.tensors.values():
+                attempt(f"a tensor of shape {tuple(kept.alias.shape)}", kept.put_back)
+        for stream, state in self._streams.values():
+            attempt(stream.name, stream.write, state)
+        if refused:
+            what = "; ".join(f"{name}: {error}" for name, error in refused)
+            raise RestoreError(f"not everything that the function changed could be put back: {what}")
+
+
+def _size(tensor: Tensor) -> int:
+    return sum(part.nbytes for _, part in parts(tensor))
+
+
+def _shallow(container: Any) -> Any:
+    # As a plain one: the copy is ours, and a subclass may do as it likes when it is made.
+    return dict(container) if isinstance(container, dict) else list(container)
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _NOTHING
+
+
+def _set_content(cell: CellType, content: Any) -> None:
+    if content is _NOTHING:
+        if _content(cell) is not _NOTHING:
+            del cell.cell_contents
+    elif _content(cell) is not content:
+        cell.cell_contents = content
+
+
+CONTAINERS = dict, list, set, deque
+"""What `Keeper.container` takes."""
+
+
+def _set_global(names: dict[str, Any], name: str, value: Any) -> None:
+    if value is _NOTHING:
+        names.pop(name, None)
+    elif names.get(name, _NOTHING) is not value:
+        names[name] = value

@@ -1,0 +1,210 @@
+"""Watching a run: what modules, backward and optimizers touch is kept before, and recorded after."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.optim.optimizer as optimizers
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchturbo._dynamo import untraced
+from torchturbo._reproducible.kept import Keeper
+from torchturbo._reproducible.record import Recorder
+from torchturbo._reproducible.search import Search
+from torchturbo.regions._calls import module_calls
+from torchturbo.regions._leaves import Graph, as_leaves
+from torchturbo.regions._others import is_fx_tracing
+
+_ENGINE = "_engine_run_backward"
+
+
+def _is_being_traced() -> bool:
+    """Whether what runs is no real computation: a compiler, a tracer or a transform looks at it."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or is_fx_tracing()
+    )
+
+
+class Watch:
+    """What is done around each module call, backward and optimizer step of the thread that runs the function.
+
+    Args:
+        keeper: keeps what they touch.
+        search: knows what it is called.
+        recorder: writes down what they make.
+    """
+
+    def __init__(self, keeper: Keeper, search: Search, recorder: Recorder) -> None:
+        self._keeper = keeper
+        self._search = search
+        self._recorder = recorder
+        self._thread = threading.get_ident()
+        self._calls: Counter[str] = Counter()
+        self._depth = 0
+        self._begun: set[int] = set()
+        self._tensors = {key: kept.tensor for key, kept in keeper.tensors.items() if key in search.from_the_start}
+        self._optimizers = {key: its for key, its in search.optimizers.items() if key in search.from_the_start}
+        self._alike: Counter[type] = Counter()
+
+    # ------------------------------------------------------------------------------------------------------ modules
+
+    @untraced
+    def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a module."""
+        if threading.get_ident() != self._thread or _is_being_traced():
+            return module_calls.call(module, args, kwargs, False)
+        outermost = self._depth == 0
+        self._find(module)
+        if outermost:
+            self._begin(module)
+        name = self._search.name(module) or type(module).__name__
+        self._calls[name] += 1
+        call = self._calls[name]
+        if outermost:
+            self._recorder.look_at_streams()
+            self._recorder.add("input", name, (*args, kwargs) if kwargs else args, call)
+        self._depth += 1
+        try:
+            result = module_calls.call(module, args, kwargs, False)
+        finally:
+            self._depth -= 1
+        self._recorder.add("output", name, result, call)
+        return result
+
+    @untraced
+    def _begin(self, module: nn.Module) -> None:
+        """Records what a module's weights are when it is first called."""
+        if id(module) in self._begun:
+            return
+        self._begun.add(id(module))
+        for tensor in (*module.parameters(), *module.buffers()):
+            if id(tensor) not in self._begun:
+                self._begun.add(id(tensor))
+                self._tensors[id(tensor)] = tensor
+                self._recorder.add("start", self._search.name(tensor), tensor)
+
+    @untraced
+    def _find(self, value: Any) -> None:
+        """Keeps what nobody has found before, under a name that it has in every run, also where each makes its own."""
+        if value not in self._search:
+            self._alike[type(value)] += 1
+            number = self._alike[type(value)]
+            self._search.of(type(value).__name__ + (f"#{number}" if number > 1 else ""), value)
+
+    # ----------------------------------------------------------------------------------------------------- backward
+
+    @untraced
+    def before_backward(self, outputs: Any, inputs: Any) -> None:
+        """Keeps the leaves that a backward is going to write gradients into."""
+        if threading.get_ident() != self._thread or _is_being_traced():
+            return
+        for leaf in as_leaves(inputs) if inputs else Graph(outputs).leaves.values():
+            self._keeper.tensor(leaf)
+            self._tensors.setdefault(id(leaf), leaf)
+
+    # ---------------------------------------------------------------------------------------------------- optimizers
+
+    @untraced
+    def meet(self, optimizer: Optimizer) -> None:
+        """Keeps an optimizer that nobody has found before."""
+        if id(optimizer) in self._begun or threading.get_ident() != self._thread:
+            return
+        self._begun.add(id(optimizer))
+        self._find(optimizer)
+        self._optimizers[id(optimizer)] = self._search.optimizers.get(
+            id(optimizer), (type(optimizer).__name__, optimizer)
+        )
+        self._tensors.update((id(parameter), parameter) for parameter in _parameters(optimizer))
+
+    @untraced
+    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Records the gradients of a step."""
+        if threading.get_ident() == self._thread and not _is_being_traced():
+            self.meet(optimizer)
+            for parameter in _parameters(optimizer):
+                if parameter.grad is not None:
+                    self._recorder.add("gradient", self._search.name(parameter), parameter.grad)
+
+    @untraced
+    def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Records the parameters after a step."""
+        if threading.get_ident() == self._thread and not _is_being_traced():
+            for parameter in _parameters(optimizer):
+                self._recorder.add("parameter", self._search.name(parameter), parameter)
+            self._recorder.record.steps += 1
+
+    # ------------------------------------------------------------------------------------------------------- the end
+
+    def end(self, returned: Any) -> None:
+        """Records what a run has left, and returned.
+
+        Args:
+            returned: by the function.
+        """
+        recorder, search = self._recorder, self._search
+        recorder.add("returned", "", returned)
+        for tensor in self._tensors.values():
+            if search.names(tensor):
+                recorder.add("end", search.name(tensor), tensor)
+                if tensor.is_leaf and tensor.grad is not None:
+                    recorder.add("end", f"{search.name(tensor)}.grad", tensor.grad)
+        for name, optimizer in self._optimizers.values():
+            for parameter in _parameters(optimizer):
+                if parameter in optimizer.state:
+                    recorder.add("end", f"{name}.state[{search.name(parameter)}]", optimizer.state[parameter])
+        recorder.look_at_streams()
+        recorder.record.modules = set(self._calls)
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """A block in which a watch is told of what this process does."""
+
+    def engine_of(engine: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("accumulate_grad"):
+                watch.before_backward(args[0], args[4] if len(args) > 4 else ())
+            return engine(*args, **kwargs)
+
+        return untraced(run)
+
+    def zero_grad_of(zero_grad: Callable[..., Any]) -> Callable[..., Any]:
+        def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+            watch.meet(self)
+            return zero_grad(self, *args, **kwargs)
+
+        return untraced(run)
+
+    patched: Any = Optimizer
+    key: Any = object()
+    engine = vars(torch.autograd)[_ENGINE]
+    zero_grad = patched.zero_grad
+    outer = module_calls.watch
+    module_calls.opened()
+    module_calls.watch = watch.call
+    optimizers._global_optimizer_pre_hooks[key] = watch.before_step
+    optimizers._global_optimizer_post_hooks[key] = watch.after_step
+    patched.zero_grad = zero_grad_of(zero_grad)
+    vars(torch.autograd)[_ENGINE] = engine_of(engine)
+    try:
+        yield
+    finally:
+        vars(torch.autograd)[_ENGINE] = engine
+        patched.zero_grad = zero_grad
+        del optimizers._global_optimizer_pre_hooks[key], optimizers._global_optimizer_post_hooks[key]
+        module_calls.watch = outer
+        module_calls.closed()
