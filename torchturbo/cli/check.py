@@ -1,0 +1,103 @@
+"""`torchturbo check train.py:step`: whether a function does the same to the bit each time, and what that costs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from contextlib import redirect_stdout
+from typing import Any
+
+import click
+
+from torchturbo._reproducible import Reproduction, check_reproducible
+from torchturbo.errors import ReproducibilityError, TurboError
+from torchturbo.profiles import PROFILES
+
+_WRONG = 2
+
+
+@click.command()
+@click.argument("function")
+@click.option("--runs", type=click.IntRange(min=2), default=2, show_default=True, help="How often it runs.")
+@click.option(
+    "--fresh", is_flag=True, help="Give each run a process of its own, as a script that is started again has."
+)
+@click.option("--profile", type=click.Choice(list(PROFILES)), help="The profile that it runs under; else none.")
+@click.option("--seed", type=int, help="The seed that it runs under; else none.")
+@click.option(
+    "--advise/--no-advise", default=True, help="Where runs differ, try which setting helps.  [default: advise]"
+)
+@click.option(
+    "--price-seconds",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="How long its time may be measured; 0: not at all.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def check(
+    function: str,
+    runs: int,
+    fresh: bool,
+    profile: str | None,
+    seed: int | None,
+    advise: bool,
+    price_seconds: float,
+    as_json: bool,
+) -> None:
+    r"""Run FUNCTION several times from the same state, and say whether each run is the same to the bit.
+
+    FUNCTION is FILE.py:NAME or PACKAGE.MODULE:NAME: a function without arguments that does what is to be checked, as
+    some steps of training. With brackets, FILE.py:NAME(), it is called once to make the model and the data, and returns
+    the function that is checked. The file is imported, so what it does as a script belongs under
+    if __name__ == "__main__":.
+
+    \b
+    # train.py
+    def make_step():
+        model, batch = Net(), load()
+        optimizer = torch.optim.AdamW(model.parameters())
+        def step():
+            optimizer.zero_grad()
+            model(batch).mean().backward()
+            optimizer.step()
+        return step
+
+    \b
+    torchturbo check "train.py:make_step()" --fresh --profile reproducible
+
+    Exit codes: 0 identical, 1 different, 2 wrong usage or a function that raises.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found = _checked(
+        function,
+        runs=runs,
+        fresh=fresh,
+        profile=profile,
+        advise=advise,
+        price_seconds=price_seconds,
+        **({} if seed is None else {"seed": seed}),
+    )
+    if as_json:
+        click.echo(found.to_json())
+    else:
+        from torchturbo._reproducible.text import show
+
+        show(found)
+    sys.exit(0 if found.identical else 1)
+
+
+def _checked(function: str, **options: Any) -> Reproduction:
+    try:
+        # What the function prints is not the answer.
+        with redirect_stdout(sys.stderr):
+            return check_reproducible(function, **options)
+    except ReproducibilityError as error:
+        click.echo(f"Error: {error}", err=True)
+    except TurboError as error:
+        raise click.UsageError(str(error)) from error
+    except Exception:
+        traceback.print_exc()
+    sys.exit(_WRONG)
