@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.witness.reading import Witness, differences
 from torchturbo import accelerate, check_reproducible, scaler_of, turbo
+from torchturbo._reproducible.here import Here
 from torchturbo.errors import RestoreError
 
 
@@ -410,6 +412,43 @@ def test_sparse_gradients_and_memory_that_is_shared_are_put_back() -> None:
     assert torch.equal(grad.coalesce().values(), before.values())
     assert torch.equal(grad.coalesce().indices(), before.indices())
     assert wide.tolist() == [0.0] * 4
+
+
+class Locked(OrderedDict[str, Any]):
+    """A mapping that can only be changed as a whole, as Hugging Face's outputs are."""
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("not you")
+
+    clear = pop = update
+
+
+def test_containers_of_all_kinds_hold_what_they_held() -> None:
+    locked, queue, names = Locked(a=1), deque([1, 2], maxlen=2), {"a"}
+    counted = defaultdict(list, {"a": [1]})
+
+    def step() -> None:
+        locked["b"] = 2
+        queue.append(3)
+        names.add("b")
+        counted["a"].append(2)
+        counted["b"].append(3)
+
+    assert check_reproducible(step, price_seconds=0)
+    assert (dict(locked), list(queue), names, dict(counted)) == ({"a": 1}, [1, 2], {"a"}, {"a": [1]})
+
+
+def test_data_is_neither_copied_nor_hashed_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchturbo._reproducible.kept.ALL", 100)
+    batches = [torch.zeros(10) for _ in range(5)]
+
+    def step() -> float:
+        return sum(batch.sum().item() for batch in batches)
+
+    here = Here(step)
+    assert [kept.values is not None for kept in here.keeper.tensors.values()] == [True, True, False, False, False]
+    ends = [event.name for event in here.record({}).events if event.kind == "end"]
+    assert ends == ["batches[0]", "batches[1]"]
 
 
 def test_what_is_too_large_to_be_copied_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

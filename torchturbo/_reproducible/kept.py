@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from types import CellType
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ _set_versions: Any = torch._C._autograd._unsafe_set_version_counter
 _NOTHING = object()
 LARGEST = 64 * 1024**2
 """Bytes up to which a tensor is copied that is no weight, as far as is known: a data set may be larger than memory."""
+ALL = 512 * 1024**2
+"""Bytes of such tensors that are copied together."""
 
 
 class _Values(NamedTuple):
@@ -27,8 +29,9 @@ class _Values(NamedTuple):
     copy: Tensor
 
     def put_back(self) -> None:
-        if not same_bits(self.alias, self.copy):
-            self.alias.copy_(self.copy)
+        copy = self.copy.to(self.alias.device)
+        if not same_bits(self.alias, copy):
+            self.alias.copy_(copy)
 
 
 def _values(plain: Tensor) -> _Values:
@@ -36,7 +39,10 @@ def _values(plain: Tensor) -> _Values:
     if _overlaps_itself(alias):
         # Nobody can write into a tensor whose elements share memory, but into what it is a view of.
         alias = torch.empty(0, dtype=torch.uint8, device=plain.device).set_(plain.untyped_storage())
-    return _Values(alias, alias.clone())
+    try:
+        return _Values(alias, alias.clone())
+    except torch.OutOfMemoryError:
+        return _Values(alias, alias.cpu())
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:
@@ -65,6 +71,11 @@ class KeptTensor:
     def is_lost(self) -> bool:
         """Whether it was written to, and there is no copy to put back."""
         return self.values is None and self.version is not None and self.tensor._version != self.version
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether it is only watched, and nobody has written to it."""
+        return self.values is None and not self.is_lost
 
     def put_back(self) -> None:
         """Puts all of it back."""
@@ -99,20 +110,27 @@ def _is_where_it_was(tensor: Tensor, alias: Tensor) -> bool:
 
 def _fill(container: Any, copy: Any) -> None:
     """Gives a container back what it held, if it holds anything else; not one object is exchanged for its equal."""
-    now = list(container.items()) if isinstance(container, dict) else list(container)
-    was = list(copy.items()) if isinstance(copy, dict) else list(copy)
+    # By the methods of Python's own: a subclass may refuse, or do more (Hugging Face's outputs do).
     if isinstance(container, dict):
-        if len(now) == len(was) and all(a is c and b is d for (a, b), (c, d) in zip(now, was, strict=True)):
+        plain: Any = OrderedDict if isinstance(container, OrderedDict) else dict
+        now = plain.items(container)
+        if len(now) == len(copy) and all(a is c and b is d for (a, b), (c, d) in zip(now, copy.items(), strict=True)):
             return
-        container.clear()
-        container.update(copy)
-    elif len(now) == len(was) and all(a is b for a, b in zip(now, was, strict=True)):
+        plain.clear(container)
+        for key, value in copy.items():
+            plain.__setitem__(container, key, value)
         return
-    elif isinstance(container, list):
-        container[:] = copy
+    now = list(container)
+    if len(now) == len(copy) and all(a is b for a, b in zip(now, copy, strict=True)):
+        return
+    if isinstance(container, list):
+        list.__setitem__(container, slice(None), copy)
+    elif isinstance(container, set):
+        set.clear(container)
+        set.update(container, copy)
     else:
-        container.clear()
-        (container.update if isinstance(container, set) else container.extend)(copy)
+        deque.clear(container)
+        deque.extend(container, copy)
 
 
 class Keeper:
@@ -129,6 +147,7 @@ class Keeper:
         self._cells: dict[int, tuple[CellType, Any]] = {}
         self._globals: dict[tuple[int, str], tuple[dict[str, Any], Any]] = {}
         self._streams: dict[int, tuple[Stream, Any]] = {}
+        self._room = self._settled_room = ALL
         self._settled: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
 
     def tensor(self, tensor: Tensor, *, copied: bool = True) -> None:
@@ -140,8 +159,11 @@ class Keeper:
         """
         if id(tensor) in self.tensors and (not copied or self.tensors[id(tensor)].values is not None):
             return
+        size = 0 if copied else _size(tensor)
+        fits = size <= min(LARGEST, self._room)
         with unseen():
-            kept = self.tensors[id(tensor)] = KeptTensor(tensor, copied or _size(tensor) <= LARGEST)
+            kept = self.tensors[id(tensor)] = KeptTensor(tensor, fits)
+        self._room -= size if fits else 0
         if kept.grad is not None:
             self.tensor(kept.grad)
 
@@ -182,12 +204,14 @@ class Keeper:
         """Remembers what is kept by now as what is never forgotten."""
         kept = (self.tensors, self._containers, self._arrays, self._cells, self._globals, self._streams)
         self._settled = [(each, each.copy()) for each in kept]
+        self._settled_room = self._room
 
     def forget(self) -> None:
         """Forgets what has been kept since then, once it has been put back."""
         for now, settled in self._settled:
             now.clear()
             now.update(settled)
+        self._room = self._settled_room
 
     def put_back(self) -> None:
         """Puts everything back.

@@ -154,7 +154,9 @@ class Watch:
         recorder, search = self._recorder, self._search
         recorder.add("returned", "", returned)
         for tensor in self._tensors.values():
-            if search.names(tensor):
+            kept = self._keeper.tensors.get(id(tensor))
+            # What is only watched is data, which may be large.
+            if search.names(tensor) and not (kept and kept.is_as_it_was):
                 recorder.add("end", search.name(tensor), tensor)
                 if tensor.is_leaf and tensor.grad is not None:
                     recorder.add("end", f"{search.name(tensor)}.grad", tensor.grad)
