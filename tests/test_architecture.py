@@ -35,6 +35,7 @@ ORDER = (
     "_stack",  # what is in force over what
     "_active",  # one entry of a block
     "_turbo",  # decisions put in force
+    "_resume",  # a block's state, for a checkpoint
     "_environment",  # the environment variables that overrule torch
     "_report",  # what is in force, in words
     "_turns",  # code that runs in turns
@@ -51,6 +52,7 @@ ORDER = (
 # What waits in a function until it is needed may point up, where this says why.
 UPWARDS = {
     ("_active", "_report"): "Active.report() is a method of what is below the report",
+    ("_active", "_resume"): "so are Active.state_dict() and load_state_dict()",
     ("_report", "torchturbo"): "a report says which torchturbo made it",
 }
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from types import CodeType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchturbo._plan import Plan
 from torchturbo._program import Program
 from torchturbo._stack import Layer
 from torchturbo.regions._backward import accumulating_in, is_within_another, scaler_in
 from torchturbo.regions._scaler import Scaler
+from torchturbo.regions._seeding import seeding_in
 
 if TYPE_CHECKING:
     from torchturbo._report import Report
@@ -61,6 +63,9 @@ class Active(Layer):
         self.flush()
         if self.scaler is not None and not is_within_another(self.parts()):
             self.scaler.tell_of_a_step_outside()
+        seeding = seeding_in(self.writes)
+        if seeding is not None:
+            seeding.tell_of_what_was_not_resumed()
 
     @property
     def is_last_micro_step(self) -> bool:
@@ -76,6 +81,35 @@ class Active(Layer):
         accumulating = accumulating_in(self.writes)
         if accumulating is not None:
             accumulating.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this block has of its own, for a checkpoint: where its random numbers, loaders and scaling are.
+
+        Save it after a step, beside the model's and the optimizer's. `torch.load(weights_only=True)` reads it.
+
+        Raises:
+            AccumulationError: micro-batches wait for a step.
+            RuntimeError: the block is not open in this thread.
+        """
+        from torchturbo._resume import state_of
+
+        return state_of(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on where another run was; each loader goes on in the middle of its epoch when it is next iterated.
+
+        Load it first of all in the block, or after models and optimizers are made: random numbers go on from here.
+
+        Args:
+            state_dict: what ``state_dict()`` has returned in a block with the same options.
+
+        Raises:
+            ValueError: it is of a block with another seed or another scaling; nothing has been changed.
+            RuntimeError: the block is not open in this thread, or a block in it has a seed too.
+        """
+        from torchturbo._resume import resume_from
+
+        resume_from(self, state_dict)
 
     @property
     def thread(self) -> str:

@@ -25,7 +25,7 @@ from torchturbo.regions._backward import scaler_in
 from torchturbo.regions._loading import layers
 from torchturbo.regions._scaler import Scaler
 from torchturbo.settings._base import Cell, Write
-from torchturbo.settings._edits import always
+from torchturbo.settings._edits import Raw, always
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -270,6 +270,18 @@ def _going_on(writes: tuple[Write, ...], call: Callable[[], Any]) -> tuple[Any, 
 
 
 layers.within, layers.going_on = _within, _going_on
+
+
+def standing(active: Active) -> dict[Cell, Raw]:
+    """What stands in a block's cells now, with what the code in it has made of them.
+
+    Raises:
+        RuntimeError: the block is not open in this thread.
+    """
+    if active not in _THREAD.open:
+        raise RuntimeError(f"{active!r} is not open in this thread: call this inside the block")
+    with _LOCK:
+        return _STACK.standing(active)
 
 
 def in_force() -> tuple[Active, ...]:

@@ -45,20 +45,12 @@ class _Sum:
         self.owner: _Owner | None = None
 
     def ready_with(self, grad: Tensor) -> None:
-        """Notes what a step was called with.
-
-        Args:
-            grad: the gradient.
-        """
+        """Notes the gradient that a step was called with."""
         kept = grad.detach().clone() if self.copies else grad
         self.ready = kept, kept._version
 
     def written_to(self, grad: Tensor) -> None:
-        """Keeps what a step was called with from a backward that adds to it, for another optimizer's sake.
-
-        Args:
-            grad: the gradient that stands.
-        """
+        """Keeps what a step was called with from a backward that adds to the gradient that stands, for another one."""
         if self.ready is not None and self.ready[0] is grad and self.ready[1] == grad._version:
             self.copies = True
             self.ready_with(grad)
@@ -106,6 +98,10 @@ class Accumulation:
     def is_last_micro_step(self) -> bool:
         """Whether the next step happens."""
         return self.every == 1 or any(owner.waiting == self.every - 1 for owner in self._owners.values())
+
+    def waiting(self) -> list[_Owner]:
+        """The optimizers whose steps wait for more micro-batches."""
+        return [owner for owner in self._owners.values() if owner.waiting]
 
     # ------------------------------------------------------------------------------------------------------- backward
 
@@ -258,7 +254,7 @@ class Accumulation:
 
     def flush(self) -> None:
         """Takes the steps that wait for the rest of their window, with what has come so far."""
-        waiting = [owner for owner in self._owners.values() if owner.waiting]
+        waiting = self.waiting()
         if waiting and not any(owner.stepped for owner in self._owners.values()):
             warnings.warn(
                 f"accumulate={self.every}: the block ends after {max(owner.waiting for owner in waiting)} of "

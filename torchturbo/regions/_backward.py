@@ -26,7 +26,7 @@ from torchturbo.regions._skipping import steps_closed, steps_opened
 from torchturbo.regions._steps import AFTER_STEP, BEFORE_STEP, KEY, before_step
 from torchturbo.regions._window import current_window
 from torchturbo.settings._base import Cell, Write, moved
-from torchturbo.settings._edits import Edit, Raw, always
+from torchturbo.settings._edits import Edit, Raw, put_in
 
 _Engine = Callable[..., Any]
 
@@ -209,7 +209,7 @@ def scaler_in(writes: tuple[Write, ...]) -> Scaler | None:
     Args:
         writes: its cells and edits.
     """
-    put: Region | None = _put(REGION, writes)
+    put: Region | None = put_in(REGION, writes)
     return None if put is None else put[2]
 
 
@@ -219,12 +219,8 @@ def accumulating_in(writes: tuple[Write, ...]) -> Accumulation | None:
     Args:
         writes: its cells and edits.
     """
-    put: Accumulation | None = _put(ACCUMULATING, writes)
+    put: Accumulation | None = put_in(ACCUMULATING, writes)
     return put
-
-
-def _put(cell: Cell, writes: tuple[Write, ...]) -> Raw:
-    return next((edit.value for each, edit in writes if each is cell and isinstance(edit, always)), None)
 
 
 def is_within_another(held: Iterable[tuple[Cell, Edit, Raw, Raw]]) -> bool:

@@ -145,6 +145,21 @@ class Devices:
         fresh = (torch.Generator(generator.device).manual_seed(seed) for generator in self.generators)
         return state == States(State(generator.get_state()) for generator in fresh)
 
+    def saved(self, state: Queue | States) -> Any:
+        """What can be kept of it: states, or the seed that waits; None where other calls wait."""
+        if isinstance(state, States):
+            return [each.tensor.clone() for each in state]
+        call = state.all
+        return call[0].seed if call is not None and state == _queue(call[0]) else None
+
+    def resume(self, saved: Any) -> None:
+        """Has these be the states, or wait to be; or that seed."""
+        if isinstance(saved, int):
+            self.seed(saved)
+            return
+        for device, state in enumerate(saved):
+            self._module.set_rng_state(state, device)
+
 
 def _queue(call: _SeedAll) -> Queue:
     queued = (call, ["  torchturbo: seed=\n"])

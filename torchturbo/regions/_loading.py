@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch.utils.data import dataloader, distributed, get_worker_info, sampler
@@ -121,6 +121,7 @@ def _known(iterator: Any, epoch: Epoch, loader: Any) -> None:
         epoch.comes_of(iterator._base_seed)
     epoch.indices = iterator._sampler_iter
     _epochs[iterator] = epoch
+    epoch.iterator = ref(iterator)
 
 
 def _of(iterator: Any) -> Epoch | None:
@@ -137,14 +138,28 @@ def _next_index(iterator: Any) -> Any:
         return _INDICES.theirs(iterator)
     if isinstance(iterator._shared_seed, Arriving):
         iterator._shared_seed = iterator._shared_seed.value
+    _pass_over(iterator, epoch)
+    number, index = epoch.batch, _drawn(iterator, epoch)
+    if iterator._num_workers == 0:
+        return index
+    return Arriving(index, epoch.seed_of(number), own_init=epoch.own_init)
+
+
+def _drawn(iterator: Any, epoch: Epoch) -> Any:
     if epoch.batch and not _draws_on(iterator._index_sampler):
         index = _INDICES.theirs(iterator)
     else:
         index, epoch.sampling = layers.going_on(epoch.sampling, lambda: _INDICES.theirs(iterator))
-    number, epoch.batch = epoch.batch, epoch.batch + 1
-    if iterator._num_workers == 0:
-        return index
-    return Arriving(index, epoch.seed_of(number), own_init=epoch.own_init)
+    epoch.batch += 1
+    return index
+
+
+def _pass_over(iterator: Any, epoch: Epoch) -> None:
+    """Draws the indices of batches that a run before this one has had, which nobody has to fetch."""
+    if iterator._dataset_kind == dataloader._DatasetKind.Map:
+        while epoch.skip:
+            epoch.skip -= 1
+            _drawn(iterator, epoch)
 
 
 @untraced
@@ -153,11 +168,38 @@ def _fetch(iterator: Any) -> Any:
     epoch = _of(iterator)
     if epoch is None:
         return _FETCHES.theirs(iterator)
-    outer, _thread.fetching = _thread.fetching, True
+
+    def fetch() -> Any:
+        _pass_over(iterator, epoch)
+        outer, _thread.fetching = _thread.fetching, True
+        try:
+            return layers.within(seeds(epoch.seed_of(epoch.batch), Once), lambda: _FETCHES.theirs(iterator))
+        finally:
+            _thread.fetching = outer
+
+    return _had(epoch, fetch)
+
+
+@untraced
+def _receive(iterator: Any) -> Any:
+    """`_MultiProcessingDataLoaderIter._next_data`: a batch, fetched by a worker."""
+    epoch = _epochs.get(iterator)
+    if epoch is None:
+        return _RECEIVES.theirs(iterator)
+    return _had(epoch, lambda: _RECEIVES.theirs(iterator))
+
+
+def _had(epoch: Epoch, fetch: Callable[[], Any]) -> Any:
+    """The next batch that the code has not had."""
     try:
-        return layers.within(seeds(epoch.seed_of(epoch.batch), Once), lambda: _FETCHES.theirs(iterator))
-    finally:
-        _thread.fetching = outer
+        result = fetch()
+        while epoch.skip:
+            epoch.skip -= 1
+            result = fetch()
+    except StopIteration:
+        epoch.over = True
+        raise
+    return result
 
 
 def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -173,8 +215,9 @@ _STARTS = _exchange(dataloader.DataLoader._get_iterator, _start)
 _RESETS = _exchange(dataloader._BaseDataLoaderIter._reset, _start_again)
 _INDICES = _exchange(dataloader._BaseDataLoaderIter._next_index, _next_index)
 _FETCHES = _exchange(dataloader._SingleProcessDataLoaderIter._next_data, _fetch)
+_RECEIVES = _exchange(dataloader._MultiProcessingDataLoaderIter._next_data, _receive)
 
-now.exchanges = _STARTS, _RESETS, _INDICES, _FETCHES
+now.exchanges = _STARTS, _RESETS, _INDICES, _FETCHES, _RECEIVES
 
 
 def _unlocked() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
+from torch import Tensor
+
+from torchturbo.errors import DeterminismWarning
 from torchturbo.regions._streams import Once, seeds
 from torchturbo.settings._base import Cell, Write
-from torchturbo.settings._edits import Raw
+from torchturbo.settings._edits import Raw, put_in
 
 
 def derived(*words: object) -> int:
@@ -28,20 +33,41 @@ class Epoch:
     Args:
         words: what its streams come from.
         loader: the loader.
+        skip: the batches that a run before this one has had of it.
 
     Attributes:
         batch: how many batches have been handed out to be fetched.
         indices: what torch takes the indices from in this iteration.
         sampling: the streams in which the sampler draws, as they stand.
         own_init: whether workers run an init function of the user's, which may seed.
+        skip: the batches that are still to be passed over.
+        generator: where the loader's own generator stood when it began; None if it has none.
+        iterator: who goes through it.
+        over: whether it has been gone through.
     """
 
-    __slots__ = ("_batches", "_words", "batch", "indices", "own_init", "sampling")
+    __slots__ = (
+        "_batches",
+        "_had",
+        "_words",
+        "batch",
+        "generator",
+        "indices",
+        "iterator",
+        "over",
+        "own_init",
+        "sampling",
+        "skip",
+    )
 
-    def __init__(self, words: tuple[object, ...], loader: Any) -> None:
+    def __init__(self, words: tuple[object, ...], loader: Any, skip: int = 0) -> None:
         self._words = self._batches = words
+        self._had = self.skip = skip
         self.batch = 0
         self.indices: object = None
+        self.generator = _generator(loader)
+        self.iterator: Callable[[], Any] = _nobody
+        self.over = False
         self.own_init = loader.worker_init_fn is not None
         self.sampling: tuple[Write, ...] = self.start
 
@@ -54,9 +80,46 @@ class Epoch:
         """Has the streams of its batches come from a number that the loader's own generator has given."""
         self._batches = "generator", seed, self._words[-1]
 
+    @property
+    def batches(self) -> int | None:
+        """How many batches the code has had of it; None where that is all, or nobody goes through it any more."""
+        iterator = self.iterator()
+        if iterator is None or self.over:
+            return None
+        had = self._had + int(iterator._num_yielded)
+        return None if had == _length(iterator) else had
+
+    def exhaust(self) -> None:
+        """Has the sampler come to its end, where it may draw once more from the loader's own generator."""
+        iterator = self.iterator()
+        if iterator is not None and self.generator is not None and self.batches is None:
+            next(iterator._sampler_iter, None)
+
     def seed_of(self, batch: object) -> int:
         """What the streams of a batch start from, whoever fetches it."""
         return derived(*self._batches, batch)
+
+
+def _nobody() -> None:
+    pass
+
+
+def _generator(loader: Any) -> Tensor | None:
+    return None if loader.generator is None else loader.generator.get_state()
+
+
+class Position(TypedDict):
+    """How far a block is with a loader.
+
+    Attributes:
+        iterations: how often it was begun.
+        batches: how many batches the code has had of the last of them; None where that is over.
+        generator: where the loader's own generator stood when that one began, or stands; None if it has none.
+    """
+
+    iterations: int
+    batches: int | None
+    generator: Tensor | None
 
 
 class Seeding:
@@ -74,24 +137,65 @@ class Seeding:
         self._names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._alike: Counter[str] = Counter()
         self._epochs: Counter[str] = Counter()
+        self._newest: dict[str, Epoch] = {}
+        self._resumed: dict[str, Position] = {}
 
     def epoch(self, loader: Any) -> Epoch:
         """The next iteration over a loader."""
         if loader not in self._names:
-            alike = f"{_class(loader.dataset)}({_length(loader.dataset)}), {_class(loader.sampler)}"
+            # Not by module: a script has another name as __main__ than as a module.
+            alike = (
+                f"{type(loader.dataset).__qualname__}({_length(loader.dataset)}), {type(loader.sampler).__qualname__}"
+            )
             self._names[loader] = f"{alike}, {self._alike[alike]}"
             self._alike[alike] += 1
         name = self._names[loader]
+        skip = 0
+        if (resumed := self._resumed.pop(name, None)) is not None:
+            self._epochs[name] = resumed["iterations"]
+            if resumed["generator"] is not None and loader.generator is not None:
+                loader.generator.set_state(resumed["generator"])
+            if resumed["batches"] is not None:
+                self._epochs[name] -= 1
+                skip = resumed["batches"]
         number = self._epochs[name]
         self._epochs[name] += 1
-        return Epoch((self.seed, name, number), loader)
+        epoch = self._newest[name] = Epoch((self.seed, name, number), loader, skip)
+        return epoch
+
+    def positions(self) -> dict[str, Position]:
+        """How far the block is with each loader, by the loader's name."""
+        found = dict(self._resumed)
+        for loader, name in self._names.items():
+            if name not in found:
+                newest = self._newest[name]
+                newest.exhaust()
+                generator = _generator(loader) if newest.batches is None else newest.generator
+                found[name] = Position(iterations=self._epochs[name], batches=newest.batches, generator=generator)
+        return found
+
+    def resume(self, positions: Mapping[str, Position]) -> None:
+        """Has each loader go on, the next time that it is iterated.
+
+        Args:
+            positions: what `positions` has returned in another run.
+        """
+        self._resumed = dict(positions)
+
+    def tell_of_what_was_not_resumed(self) -> None:
+        """Warns where a loader that was to go on in the middle of an epoch has never been iterated."""
+        for name, position in self._resumed.items():
+            if position["batches"] is not None:
+                warnings.warn(
+                    f"the state that was loaded was in the middle of an epoch of a loader of {name}, and none like it has "
+                    "been iterated in this block: loaders are told apart by the class and length of their dataset, the "
+                    "class of their sampler and the order in which those that are alike are first iterated",
+                    DeterminismWarning,
+                    stacklevel=2,
+                )
 
     def __repr__(self) -> str:
         return f"<seeding {self.seed}>"
-
-
-def _class(thing: object) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def _length(dataset: Any) -> object:
@@ -124,6 +228,17 @@ def _write(raw: Seeding | None, over: Raw) -> None:
 
 
 SEEDING = Cell("the seed", "process", _read, _write)
+
+
+def seeding_in(writes: tuple[Write, ...]) -> Seeding | None:
+    """What is remembered of a block that writes these, or None where it has no seed.
+
+    Args:
+        writes: its cells and edits.
+    """
+    put: Seeding | None = put_in(SEEDING, writes)
+    return put
+
 
 _VARIABLE = "PYTHONHASHSEED"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol
 
@@ -34,6 +34,12 @@ class Stream(Protocol):
 
     def is_fresh(self, state: Any, seed: int) -> bool:
         """Whether that is where it stands after it was started with `seed` and nothing was drawn."""
+
+    def saved(self, state: Any) -> Any:
+        """The same in numbers, strings, tuples, dicts and tensors; None if it cannot be saved and is left alone."""
+
+    def resume(self, saved: Any) -> None:
+        """Has it stand where `saved` says, in another process perhaps."""
 
 
 class Seed:
@@ -106,6 +112,12 @@ class _Python:
         # A generator of this kind stands at its end until the first draw, so most are told apart without seeding one.
         return bool(state[1][-1] == 624) and state == random.Random(seed).getstate()
 
+    def saved(self, state: Any) -> Any:
+        return state
+
+    def resume(self, saved: Any) -> None:
+        random.setstate(saved)
+
 
 class _Torch:
     """A generator of torch's that is always there."""
@@ -125,6 +137,12 @@ class _Torch:
     def is_fresh(self, state: Any, seed: int) -> bool:
         device = self._generator().device
         return bool(state == State(torch.Generator(device).manual_seed(seed).get_state()))
+
+    def saved(self, state: Any) -> Any:
+        return state.tensor.clone()
+
+    def resume(self, saved: Any) -> None:
+        self._generator().set_state(saved)
 
 
 class _NumPyState:
@@ -194,6 +212,29 @@ class _NumPy:
         fresh = self._module.RandomState(_words(seed)).get_state(legacy=False)
         return bool(state.data == _plain(fresh))
 
+    def saved(self, state: Any) -> Any:
+        return _in_lists(state.state)
+
+    def resume(self, saved: Any) -> None:
+        module = self._module
+        name = saved["bit_generator"]
+        if type(module.get_bit_generator()).__name__ != name:
+            module.set_bit_generator(getattr(module, name)())
+        module.set_state(_in_arrays(saved))
+
+
+def _in_lists(value: Any) -> Any:
+    """Arrays as tuples of their type and their numbers."""
+    if isinstance(value, dict):
+        return {name: _in_lists(item) for name, item in value.items()}
+    return (value.dtype.str, value.tolist()) if hasattr(value, "tobytes") and value.ndim else value
+
+
+def _in_arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _in_arrays(item) for name, item in value.items()}
+    return importlib.import_module("numpy").array(value[1], value[0]) if isinstance(value, tuple) else value
+
 
 def _words(seed: int) -> Any:
     """A seed as NumPy takes it: larger ones in words of 32 bits.
@@ -223,6 +264,29 @@ if torch._C._has_mps and torch.backends.mps.is_available():
 def streams() -> tuple[Cell, ...]:
     """The cells of all streams that there are here."""
     return (PYTHON, *((NUMPY,) if _NUMPY.found() else ()), CPU, *_DEVICES)
+
+
+def saved(cell: Cell, raw: Raw) -> Any:
+    """Where a stream stands, to be kept in a checkpoint.
+
+    Args:
+        cell: the stream's.
+        raw: what was read of it, or put there.
+    """
+    return {"seed": raw.seed} if isinstance(raw, Seed) else {"state": _STREAMS[cell].saved(raw)}
+
+
+def resume(cell: Cell, saved: Mapping[str, Any]) -> None:
+    """Has a stream go on from a checkpoint.
+
+    Args:
+        cell: the stream's.
+        saved: what `saved` has returned.
+    """
+    if "seed" in saved:
+        _STREAMS[cell].seed(saved["seed"])
+    elif saved["state"] is not None:
+        _STREAMS[cell].resume(saved["state"])
 
 
 def seeds(seed: int, kind: type[Seed] = Seed) -> tuple[Write, ...]:

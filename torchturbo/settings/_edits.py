@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Raw = Any
@@ -67,3 +67,13 @@ class anew:
 def keep(beneath: Raw) -> Raw:
     """The edit that changes nothing, for a cell that must be put back after somebody else changed it."""
     return beneath
+
+
+def put_in(cell: object, writes: Iterable[tuple[object, Edit]]) -> Raw:
+    """What a block that writes these puts in a cell whatever is beneath, or None.
+
+    Args:
+        cell: the cell.
+        writes: the block's cells and edits.
+    """
+    return next((edit.value for each, edit in writes if each is cell and isinstance(edit, always)), None)

@@ -1,0 +1,182 @@
+"""A run that was stopped and gone on with ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import io
+import random
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tests.resuming.run import STEPS_PER_EPOCH, Augmented, train
+from torchturbo import turbo
+from torchturbo.errors import AccumulationError, DeterminismWarning
+
+KINDS: dict[str, dict[str, Any]] = {
+    "alone": {},
+    "two workers": {"workers": 2},
+    "two workers that stay": {"workers": 2, "persistent": True},
+    "a generator of the loader's": {"own_generator": True},
+    "a generator and workers": {"own_generator": True, "workers": 2},
+    "no indices": {"streamed": True},
+    "no indices and workers": {"streamed": True, "workers": 2},
+    "fp16": {"autocast": "fp16", "init_scale": 2.0**40},
+}
+whole = cache(lambda kind: train(**KINDS[kind]))
+
+
+def reloaded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """As it comes from a file, which may hold nothing that runs code."""
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def alike(some: Iterable[Tensor], others: Iterable[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return alike(one["model"].values(), other["model"].values())
+
+
+@pytest.mark.parametrize("stop", [3, STEPS_PER_EPOCH + 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_goes_on_in_the_middle_of_an_epoch(kind: str, stop: int) -> None:
+    stopped = train(stop=stop, **KINDS[kind])
+    resumed = train(checkpoint=reloaded(stopped), **KINDS[kind])
+    seen = [*stopped["seen"], *resumed["seen"]]
+    assert alike(seen, whole(kind)["seen"])
+    assert same(resumed, whole(kind))
+
+
+@pytest.mark.parametrize("kind", ["alone", "two workers that stay", "a generator of the loader's"])
+def test_after_the_last_batch_the_next_epoch_comes(kind: str) -> None:
+    stopped = train(stop=STEPS_PER_EPOCH, **KINDS[kind])
+    assert same(train(checkpoint=reloaded(stopped), **KINDS[kind]), whole(kind))
+
+
+def test_twice_and_with_other_workers() -> None:
+    first = train(stop=2, workers=2)
+    second = train(stop=STEPS_PER_EPOCH + 2, checkpoint=reloaded(first))
+    assert same(train(checkpoint=reloaded(second), workers=1), whole("alone"))
+
+
+def test_without_the_state_it_ends_elsewhere() -> None:
+    """Else the others could not fail."""
+    stopped = train(stop=3)
+    for name in ("random", "loaders"):
+        spoiled = reloaded(stopped)
+        if name == "loaders":
+            spoiled["turbo"]["loaders"] = {}
+        else:
+            spoiled["turbo"]["streams"] = {}
+        assert not same(train(checkpoint=spoiled), whole("alone"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_a_fresh_process(workers: int, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    command = [sys.executable, "-m", "tests.resuming.run", str(file), str(workers), "3"]
+    subprocess.run(command, check=True, timeout=120)
+    assert same(train(checkpoint=torch.load(file, weights_only=True), workers=workers), whole("alone"))
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def drawn() -> tuple[float, float]:
+    return random.random(), float(torch.rand(()))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"seed": 43}, "with seed=42, and this block is one without fp16 scaling and with seed=43"),
+        ({"autocast": "fp16"}, "this block is one with fp16 scaling"),
+    ],
+)
+def test_a_block_with_other_options_is_refused(options: dict[str, Any], told: str) -> None:
+    with turbo("reproducible", seed=42) as active:
+        state = active.state_dict()
+    with turbo("reproducible", **{"seed": 42, **options}):
+        expected = drawn()
+    with turbo("reproducible", **{"seed": 42, **options}) as active:
+        with pytest.raises(ValueError, match=told):
+            active.load_state_dict(state)
+        assert drawn() == expected, "nothing has been changed"
+
+
+def test_a_block_that_is_closed_is_refused() -> None:
+    with turbo("reproducible", seed=42) as active:
+        state = active.state_dict()
+    with pytest.raises(RuntimeError, match="inside the block"):
+        active.state_dict()
+    with pytest.raises(RuntimeError, match="inside the block"):
+        active.load_state_dict(state)
+
+
+def test_a_newer_seed_is_not_gone_on_with() -> None:
+    with turbo("reproducible", seed=42) as active:
+        state = active.state_dict()
+        expected = drawn()
+        with turbo("fast", seed=1):
+            with pytest.raises(RuntimeError, match="a seed of its own"):
+                active.load_state_dict(state)
+            later = active.state_dict()
+        active.load_state_dict(state)
+        assert drawn() == expected
+        active.load_state_dict(later)
+        after = drawn()
+    with turbo("reproducible", seed=42):
+        assert (drawn(), drawn()) == (expected, after)
+
+
+def test_micro_batches_that_wait_are_told() -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with turbo("reproducible", seed=42, accumulate=2) as active:
+        for batch in DataLoader(Augmented(), 4):
+            last = active.is_last_micro_step
+            model(batch).mean().backward()
+            optimizer.step()
+            if last:
+                active.state_dict()
+            else:
+                with pytest.raises(AccumulationError, match=r"active\.flush\(\)"):
+                    active.state_dict()
+
+
+def test_a_loader_that_never_came_is_told() -> None:
+    """As where the dataset has another length than in the run before."""
+    with turbo("reproducible", seed=42) as active:
+        batches = iter(DataLoader(Augmented(), 4))
+        next(batches)
+        state = active.state_dict()
+    with (
+        pytest.warns(DeterminismWarning, match=r"Augmented\(16\), SequentialSampler"),
+        turbo("exact", seed=42) as active,
+    ):
+        active.load_state_dict(state)
+        list(DataLoader(Augmented(), 4, shuffle=True))
+    with turbo("exact", seed=42) as active:
+        active.load_state_dict(state)
+        assert len(list(DataLoader(Augmented(), 4))) == STEPS_PER_EPOCH - 1
+
+
+def test_a_block_without_a_seed_has_nothing_but_its_scale() -> None:
+    with turbo("fast") as active:
+        assert active.state_dict() == {}
+        active.load_state_dict({})
+    with turbo("fast", autocast="fp16", init_scale=2.0**9) as active:
+        assert active.state_dict()["scaler"]["scale"] == 2.0**9
