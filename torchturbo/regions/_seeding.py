@@ -166,12 +166,13 @@ class Seeding:
     def positions(self) -> dict[str, Position]:
         """How far the block is with each loader, by the loader's name."""
         found = dict(self._resumed)
-        for loader, name in self._names.items():
-            if name not in found:
-                newest = self._newest[name]
-                newest.exhaust()
-                generator = _generator(loader) if newest.batches is None else newest.generator
-                found[name] = Position(iterations=self._epochs[name], batches=newest.batches, generator=generator)
+        alive = {name: loader for loader, name in self._names.items()}
+        for name, newest in self._newest.items():
+            newest.exhaust()
+            batches, generator = newest.batches, newest.generator
+            if batches is None and name in alive:
+                generator = _generator(alive[name])
+            found.setdefault(name, Position(iterations=self._epochs[name], batches=batches, generator=generator))
         return found
 
     def resume(self, positions: Mapping[str, Position]) -> None:
@@ -187,8 +188,8 @@ class Seeding:
         for name, position in self._resumed.items():
             if position["batches"] is not None:
                 warnings.warn(
-                    f"the state that was loaded was in the middle of an epoch of a loader of {name}, and none like it has "
-                    "been iterated in this block: loaders are told apart by the class and length of their dataset, the "
+                    f"the state that was loaded was in the middle of an epoch of a loader of {name}, and none like "
+                    "it has been iterated in this block: loaders are told apart by class and length of their dataset, the "
                     "class of their sampler and the order in which those that are alike are first iterated",
                     DeterminismWarning,
                     stacklevel=2,
