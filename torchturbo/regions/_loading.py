@@ -183,7 +183,7 @@ def _fetch(iterator: Any) -> Any:
 @untraced
 def _receive(iterator: Any) -> Any:
     """`_MultiProcessingDataLoaderIter._next_data`: a batch, fetched by a worker."""
-    epoch = _epochs.get(iterator)
+    epoch = _of(iterator)
     if epoch is None:
         return _RECEIVES.theirs(iterator)
     return _had(epoch, lambda: _RECEIVES.theirs(iterator))
