@@ -189,8 +189,8 @@ class Seeding:
             if position["batches"] is not None:
                 warnings.warn(
                     f"the state that was loaded was in the middle of an epoch of a loader of {name}, and none like "
-                    "it has been iterated in this block: loaders are told apart by class and length of their dataset, by "
-                    "class of their sampler and the order in which those that are alike are first iterated",
+                    "it has been iterated in this block: loaders are told apart by class and length of their dataset, "
+                    "by class of their sampler and the order in which those that are alike are first iterated",
                     DeterminismWarning,
                     stacklevel=2,
                 )
