@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.scaling.loops import (
     OPTIONS,
@@ -158,3 +159,33 @@ def test_what_was_compiled_outside_runs_inside_and_outside_again() -> None:
         second = gradients()
     assert all(torch.allclose(a, b, rtol=0.1, atol=1e-7) for a, b in zip(first, second, strict=True))
     assert not all(map(torch.equal, first, before))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("kind", ["plain", "with a module", "with a checkpoint"])
+def test_autocast_comes_back_after_a_compiled_function(backend: str, kind: str) -> None:
+    """Called after a backward without a step since, all of it runs in float32, and the next module does not."""
+    model, weight = net(), nn.Parameter(torch.randn(16, 16))
+    optimizer = torch.optim.SGD([*model.parameters(), weight], lr=0.1)
+
+    def inner(x: Tensor) -> Tensor:
+        return torch.tanh(x @ weight)
+
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "plain": inner,
+        "with a module": lambda x: model[4](model[:4](inner(x) @ torch.ones(16, 16))),
+        "with a checkpoint": lambda x: checkpoint(inner, x, use_reentrant=False),
+    }
+    function = torch.compile(functions[kind], backend=backend)
+    seen = []
+    with turbo("fast", autocast="fp16", **OPTIONS):
+        for _ in range(2):
+            for part in range(2):
+                output = function(batch(part)[0])
+                after = output if kind == "with a module" else model(output)
+                seen.append((output.dtype, after.dtype))
+                (after.float().square().mean() * QUIET).backward()
+            optimizer.step()
+        assert model(batch(0)[0]).dtype is torch.float16
+    half, full = torch.float16, torch.float32
+    assert seen == [(half, half), (full, full if kind == "with a module" else half)] * 2

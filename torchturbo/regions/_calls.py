@@ -102,6 +102,10 @@ def _as_it_is(module: Any, args: Args, kwargs: Kwargs) -> Any:
     return module._call_impl(*args, **kwargs)
 
 
+def _nothing_before(module: Any) -> bool:
+    return False
+
+
 def _nothing(result: Any) -> None:
     pass
 
@@ -121,7 +125,7 @@ class _ModuleCalls(Exchange):
     def __init__(self) -> None:
         function = vars(torch.nn.Module)["_wrapped_call_impl"]
         super().__init__(function, code_like(function, _standing_in, self.call))
-        self.before: Callable[[], bool] = bool
+        self.before: Callable[[Any], bool] = _nothing_before
         self.after: Callable[[Any], None] = _nothing
         self.run: Callable[[Any, Args, Kwargs], Any] = _as_it_is
         self.watch: Callable[[Any, Args, Kwargs], Any] | None = None
@@ -138,7 +142,7 @@ class _ModuleCalls(Exchange):
         """
         if self.watch is not None and watched:
             return self.watch(module, args, kwargs)
-        first = self.before()
+        first = self.before(module)
         if module._compiled_call_impl is not None:
             result = module._compiled_call_impl(*args, **kwargs)
         else:

@@ -129,6 +129,7 @@ def _note_overflow(scaler: Scaler, leaves: list[Tensor]) -> None:
     for leaf in leaves:
         if leaf.grad is not None and not bool(torch.isfinite(values_of(leaf.grad)).all()):
             scaler.overflowed(leaf, True)
+            scaler.overflowed(leaf.grad, True)
 
 
 def divide_first(scaler: Scaler | None, scale: float, leaf: Tensor) -> Callable[[], None]:

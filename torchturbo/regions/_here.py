@@ -8,11 +8,13 @@ a module is called before one.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -166,19 +168,37 @@ def _is_over(here: Here) -> bool:
     return here.after and not here.steps and not here.stepping and not _in_a_block_of_the_users()
 
 
+_OF_GRAPHS = frozenset(
+    os.path.join(os.path.dirname(torch.__file__), *path)
+    for path in (("_functorch", "_aot_autograd", "runtime_wrappers.py"), ("_higher_order_ops", "wrap.py"))
+)
+"""The files whose code runs what `torch.compile` has made."""
+
+
+@untraced
+def _in_a_graph() -> bool:
+    """Whether a graph runs that was compiled: it has, for the whole of it, the autocast that its caller had."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename not in _OF_GRAPHS:
+        frame = frame.f_back
+    return frame is not None
+
+
 @untraced
 def _forward_begins(here: Here) -> None:
     """Switches autocast on again after a backward."""
-    if _is_over(here):
+    if _is_over(here) and not _in_a_graph():
         on_again(here)
         set_after(here, False)
 
 
 @untraced
-def _module_is_called() -> bool:
+def _module_is_called(module: Any) -> bool:
     """Notes that a forward begins; and returns whether this is the first module that a block calls."""
     here = thread.here
-    _forward_begins(here)
+    # Dynamo says of the graphs that it calls why they end.
+    if here.after and "compile_subgraph_reason" not in vars(module):
+        _forward_begins(here)
     if here.has_called:
         return False
     set_has_called(here, True)

@@ -76,6 +76,18 @@ def as_leaves(inputs: Sequence[Tensor | GradientEdge]) -> list[Tensor]:
     return [_variable(each) if isinstance(each, GradientEdge) else each for each in inputs]
 
 
+def leaf_of(asked: Tensor | GradientEdge) -> Tensor | None:
+    """The leaf that is asked for, or None if it is something else in the graph.
+
+    Args:
+        asked: an input of `torch.autograd.grad`.
+    """
+    if isinstance(asked, GradientEdge):
+        variable: Tensor | None = getattr(asked.node, "variable", None)
+        return variable
+    return asked if asked.is_leaf else None
+
+
 def _variable(edge: GradientEdge) -> Tensor:
     variable: Tensor = edge.node.variable  # type: ignore[attr-defined]
     return variable

@@ -36,7 +36,7 @@ from torchturbo.regions._gradients import (
     unscale_leaves,
 )
 from torchturbo.regions._here import thread
-from torchturbo.regions._leaves import Graph, as_leaves
+from torchturbo.regions._leaves import Graph, as_leaves, leaf_of
 from torchturbo.regions._retained import Retained
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._window import LEFT_ALONE, Window, open_windows, running, stash, times
@@ -126,16 +126,18 @@ def _asked_for_a_step(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kw
     Of some of them it may only be looked at, and then its bits are those of fp16 without scaling.
     """
     outputs, inputs = args[0], args[4]
-    if not all(isinstance(each, torch.nn.Parameter) for each in inputs):
-        return _left_alone(engine, args, kwargs)
-    given = {id(each): each for each in inputs}
-    if any(isinstance(leaf, torch.nn.Parameter) and key not in given for key, leaf in Graph(outputs).leaves.items()):
+    asked = {id(leaf): leaf for each in inputs if (leaf := leaf_of(each)) is not None}
+    parameters = [key for key, leaf in Graph(outputs).leaves.items() if isinstance(leaf, torch.nn.Parameter)]
+    if not parameters or not asked.keys() >= set(parameters):
         found = _left_alone(engine, args, kwargs)
         scaler.unscaled.are(grad for grad in found if grad is not None)
         return found
-    refuse(given, goes_on=False)
+    refuse(asked, goes_on=False)
     found = _asked_for(scaler, engine, args, kwargs)
-    scaler.asked_for([grad for grad in found if grad is not None])
+    grads = [grad for grad in found if grad is not None]
+    # A batch of them (is_grads_batched) has no values of its own that could be looked at.
+    if not any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
+        scaler.asked_for(grads)
     return found
 
 
@@ -144,14 +146,19 @@ def _asked_for(scaler: Scaler, engine: _Engine, args: tuple[Any, ...], kwargs: d
     """`torch.autograd.grad`, as torch's documentation has it for gradient penalties: scaled, divided, and then used."""
     outputs, grads, keep, create, inputs, *rest = args
     scale = scaler.begin()
-    hooked = [isinstance(each, Tensor) and bool(each._backward_hooks) for each in inputs]
-    undo = [divide_first(None, scale, each) for each, has in zip(inputs, hooked, strict=True) if has]
+    thread.here.last_scaler = scaler
+    tensors = [each if isinstance(each, Tensor) else leaf_of(each) for each in inputs]
+    hooked = {id(each): each for each in tensors if each is not None and each._backward_hooks}
+    undo = [divide_first(None, scale, each) for each in hooked.values()]
     try:
         found = _left_alone(engine, (outputs, times(grads, scale), keep, create, inputs, *rest), kwargs)
     finally:
         for each in undo:
             each()
-    return tuple(grad if grad is None or has else grad * (1.0 / scale) for grad, has in zip(found, hooked, strict=True))
+    return tuple(
+        grad if grad is None or id(each) in hooked else grad * (1.0 / scale)
+        for grad, each in zip(found, tensors, strict=True)
+    )
 
 
 @untraced

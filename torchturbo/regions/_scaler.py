@@ -32,6 +32,10 @@ def power_of_two(value: float) -> bool:
     return math.isfinite(value) and value > 0 and math.frexp(value)[0] == 0.5
 
 
+_Overflow = tuple["weakref.ref[Tensor]", "Tensor | bool", int]
+"""A leaf or a gradient, whether it overflowed, and in which backward."""
+
+
 class Scaler:
     """The gradient scaling of a `turbo` object or of what `accelerate` made: one for all its entries.
 
@@ -50,15 +54,15 @@ class Scaler:
         # Since the last update of the scale: whether there was a step, and whether one was skipped.
         self._stepped = self._found = False
         self._told = False
-        # Leaves whose gradient overflowed in a backward, until a step has been skipped for it: what hides that later,
-        # as clipping by value does, does not undo it.
-        self._bad: dict[int, tuple[weakref.ref[Tensor], Tensor | bool, int]] = {}
+        # Leaves whose gradient overflowed in a backward, and such gradients, until a step has been skipped for it: what
+        # hides that later, as clipping by value does, does not undo it.
+        self._bad: dict[int, _Overflow] = {}
         # Backwards that have begun; and how many in a row found that an overflow was thrown away, without any step. One
         # alone is how two backwards before a step look, of which the second begins with other gradients cleared.
         self._window = 0
         self._drops = 0
-        # Gradients that are known to be finite, and the version that is.
-        self._seen: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        # Gradients that it has scaled, and that were finite.
+        self._seen: dict[int, weakref.ref[Tensor]] = {}
         self.unscaled = Unscaled()
         self.steps = 0
         """Optimizer steps that ran."""
@@ -123,8 +127,10 @@ class Scaler:
         """Warns where a block ends with gradients that overflowed, and no optimizer has stepped in one so far."""
         if self.steps or self.skipped_steps or self.told_outside or not self._bad:
             return
-        leaves = [leaf for reference, *_ in list(self._bad.values()) if (leaf := reference()) is not None]
-        if any(leaf.grad is not None and self.is_bad(leaf) for leaf in leaves):
+        bad = [
+            tensor for reference, found, _ in list(self._bad.values()) if (tensor := reference()) is not None and found
+        ]
+        if any((tensor.grad if tensor.is_leaf and tensor.requires_grad else tensor) is not None for tensor in bad):
             self.told_outside = True
             warnings.warn(
                 "gradients overflowed in this block, and no optimizer has stepped in it yet: a step outside of it "
@@ -183,19 +189,20 @@ class Scaler:
 
     # --------------------------------------------------------------------------------------- what backwards have found
 
-    def overflowed(self, leaf: Tensor, found: Tensor | bool) -> None:
-        """Notes that a leaf's gradient is not finite.
+    def overflowed(self, tensor: Tensor, found: Tensor | bool) -> None:
+        """Notes that a gradient is not finite.
 
         Args:
-            leaf: the leaf.
+            tensor: the gradient, or the leaf that it is of.
             found: whether it is not; a tensor is asked when a step wants to know.
         """
-        self._bad[id(leaf)] = weakref.ref(leaf), found, self._window
+        self._bad[id(tensor)] = weakref.ref(tensor), found, self._window
 
     def cleared(self, leaf: Tensor) -> None:
         """Notes that a leaf has no gradient, or one of zeros."""
         if self._bad:
             self._bad.pop(id(leaf), None)
+            self._bad.pop(id(leaf.grad), None)
 
     def forget_what_is_gone(self, leaves: Iterable[Tensor]) -> bool:
         """Has no overflow outlive the gradient that it was in, once another backward has begun; whether any has gone.
@@ -208,8 +215,8 @@ class Scaler:
         gone = False
         for leaf in leaves if self._bad else ():
             if (
-                self.is_bad(leaf)
-                and self._bad[id(leaf)][2] != self._window
+                any(known[2] != self._window for known in self._known(leaf))
+                and self.is_bad(leaf)
                 and (leaf.grad is None or not values_of(leaf.grad.detach()).any())
             ):
                 self.cleared(leaf)
@@ -223,8 +230,8 @@ class Scaler:
             leaves: some leaves.
         """
         for leaf in leaves:
-            bad, seen = self._bad.get(id(leaf)), self._seen.get(id(leaf.grad))
-            if (bad is not None and bad[0]() is leaf) or (seen is not None and seen[0]() is leaf.grad):
+            seen = self._seen.get(id(leaf.grad))
+            if (seen is not None and seen() is leaf.grad) or (self._bad and self._known(leaf)):
                 return True
         return False
 
@@ -234,22 +241,27 @@ class Scaler:
         Args:
             grads: the true gradients.
         """
-        if all_finite(grads):
-            self.finite(grads)
-        else:
-            self._drops += 1
+        bad = [grad for grad in grads if not all_finite([grad])] if not all_finite(grads) else []
+        self.finite(grads)
+        self._drops += bool(bad)
+        for grad in bad:
+            self.overflowed(grad, True)
+
+    def _known(self, leaf: Tensor) -> list[_Overflow]:
+        """What is known of a leaf, and of the gradient that it has."""
+        found = [(each, self._bad.get(id(each))) for each in (leaf, leaf.grad) if each is not None]
+        return [known for each, known in found if known is not None and known[0]() is each]
 
     def is_bad(self, leaf: Tensor) -> bool:
         """Whether a leaf's gradient overflowed in a backward, and no step has been skipped for it yet."""
-        known = self._bad.get(id(leaf)) if self._bad else None
-        return known is not None and known[0]() is leaf and bool(known[1])
+        return bool(self._bad) and any(bool(known[1]) for known in self._known(leaf))
 
     def finite(self, grads: Iterable[Tensor]) -> None:
-        """Notes that gradients are finite as they are now."""
+        """Notes gradients that it has scaled, and that have not overflowed, as far as it knows."""
         if len(self._seen) > _AT_MOST:
             # Where steps are taken outside, nothing else ends it.
             self._seen.clear()
-        self._seen.update((id(grad), (weakref.ref(grad), grad._version)) for grad in grads)
+        self._seen.update((id(grad), weakref.ref(grad)) for grad in grads)
 
     def allows(self, leaves: Iterable[Tensor]) -> bool:
         """Whether a step may be taken with the gradients of `leaves`: each is finite, and was after its backward.
@@ -265,14 +277,8 @@ class Scaler:
         self.forget_what_is_gone(leaves)
         if self._bad and any(map(self.is_bad, leaves)):
             return False
-        seen = self._seen
-        unknown = []
-        for leaf in leaves:
-            if (grad := leaf.grad) is not None:
-                known = seen.get(id(grad))
-                if known is None or known[1] != grad._version or known[0]() is not grad:
-                    unknown.append(grad)
-        return all_finite(unknown)
+        # Once more: what reduces gradients between processes writes to them, as .data and NumPy do, without a trace.
+        return all_finite([leaf.grad for leaf in leaves if leaf.grad is not None])
 
     def noted(self, leaves: Iterable[Tensor], *, ran: bool) -> None:
         """Notes what a step came to.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -11,12 +11,12 @@ from torchturbo.errors import ScalingError
 
 
 class Unscaled:
-    """What `torch.autograd.grad` last gave as fp16 has it."""
+    """What `torch.autograd.grad` has given as fp16 has it, for as long as it lives."""
 
     __slots__ = ("_grads",)
 
     def __init__(self) -> None:
-        self._grads: dict[int, weakref.ref[Tensor]] = {}
+        self._grads: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 
     def are(self, grads: Iterable[Tensor]) -> None:
         """Notes what was given.
@@ -24,7 +24,7 @@ class Unscaled:
         Args:
             grads: the gradients.
         """
-        self._grads = {id(grad): weakref.ref(grad) for grad in grads}
+        self._grads.update((id(grad), grad) for grad in grads)
 
     def refuse(self, leaves: Iterable[Tensor]) -> None:
         """Raises where a step is to be taken with them.
@@ -36,10 +36,9 @@ class Unscaled:
             ScalingError: a gradient of theirs is among them.
         """
         for leaf in leaves if self._grads else ():
-            unscaled = self._grads.get(id(leaf.grad))
-            if unscaled is not None and unscaled() is leaf.grad:
+            if leaf.grad is not None and self._grads.get(id(leaf.grad)) is leaf.grad:
                 raise ScalingError(
-                    "this step is with gradients from torch.autograd.grad, which are not scaled where they are of some "
-                    "of a loss's parameters only: small ones have become zero in fp16. Ask for those of all "
-                    "parameters, or call loss.backward(inputs=...)"
+                    "this step is with gradients from torch.autograd.grad, which are scaled only where they are of "
+                    "all parameters that the loss depends on: small ones have become zero in fp16. Ask for those of "
+                    "all nn.Parameters, or call loss.backward(inputs=...)"
                 )
