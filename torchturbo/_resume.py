@@ -68,12 +68,16 @@ def resume_from(active: Active, state: Mapping[str, Any]) -> None:
         here = {cell.name: cell for cell in streams()}
         if any(found[cell] != cell.read() for cell in (SEEDING, *here.values())):
             raise RuntimeError("a newer block has a seed of its own: load the state before it is opened")
+        missing = {"streams", "loaders"} - state.keys()
+        if missing:
+            raise ValueError(f"the state of a block with a seed has streams and loaders; this lacks {sorted(missing)}")
+    if active.scaler is not None:
+        active.scaler.load_state_dict(state["scaler"])
+    if seeding is not None:
+        seeding.resume(state["loaders"])
         for name, stream in state["streams"].items():
             if name in here:
                 resume(here[name], stream)
-        seeding.resume(state["loaders"])
-    if active.scaler is not None:
-        active.scaler.load_state_dict(state["scaler"])
 
 
 def _words(scaler: set[str], seed: int | None) -> str:

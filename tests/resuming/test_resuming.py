@@ -6,7 +6,7 @@ import io
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tests.resuming.run import STEPS_PER_EPOCH, Augmented, train
+from tests.resuming.run import STEPS_PER_EPOCH, Augmented, Streamed, train
 from torchturbo import turbo
 from torchturbo.errors import AccumulationError, DeterminismWarning
 
@@ -78,7 +78,7 @@ def test_without_the_state_it_ends_elsewhere() -> None:
     for name in ("random", "loaders"):
         spoiled = reloaded(stopped)
         if name == "loaders":
-            spoiled["turbo"]["loaders"] = {}
+            spoiled["turbo"]["loaders"]["loaders"] = {}
         else:
             spoiled["turbo"]["streams"] = {}
         assert not same(train(checkpoint=spoiled), whole("alone"))
@@ -92,7 +92,119 @@ def test_in_a_fresh_process(workers: int, tmp_path: Path) -> None:
     assert same(train(checkpoint=torch.load(file, weights_only=True), workers=workers), whole("alone"))
 
 
+def orders(
+    loop: Callable[[Any, Any], Iterator[Tensor]], stop: int | None, state: dict[str, Any] | None, **loaders: Any
+) -> tuple[list[Tensor], dict[str, Any]]:
+    """What a loop over a training and a validation loader sees, from a state or from its beginning, until a state."""
+    seen: list[Tensor] = []
+    with turbo("reproducible", seed=42) as active:
+        generator = torch.Generator().manual_seed(3)
+        train, validation = (DataLoader(Augmented(), 4, shuffle=True, generator=generator, **loaders) for _ in range(2))
+        if state is not None:
+            active.load_state_dict(reloaded(state))
+        running = loop(train, validation)
+        for batch in running:
+            seen.append(batch)
+            if len(seen) == stop:
+                break
+        return seen, active.state_dict()
+
+
+def looked_at(train: Any, validation: Any) -> Iterator[Tensor]:
+    """In the middle of an epoch, the same loader is gone through for another purpose."""
+    for _ in range(2):
+        for number, batch in enumerate(train):
+            if number == 1:
+                next(iter(train))
+            yield batch
+
+
+def validated(train: Any, validation: Any) -> Iterator[Tensor]:
+    """After each epoch, with the generator of both."""
+    for _ in range(2):
+        yield from train
+        yield torch.cat(list(validation))
+
+
+def made_anew(train: Any, validation: Any) -> Iterator[Tensor]:
+    """A loader that is made for each epoch."""
+    for _ in range(2):
+        yield from DataLoader(Augmented(), 4, shuffle=True)
+
+
+@pytest.mark.parametrize("loop", [looked_at, validated, made_anew])
+def test_loops_with_more_than_one_iteration(loop: Callable[[Any, Any], Iterator[Tensor]]) -> None:
+    complete, _ = orders(loop, None, None)
+    per_epoch = len(complete) // 2
+    for stop in (3, per_epoch, per_epoch + 2):
+        first, state = orders(loop, stop, None)
+        # A loop over one epoch less, where the first has been gone through.
+        again, _ = orders(loop, len(complete) - stop, state)
+        assert alike(first, complete[:stop])
+        assert alike(again, complete[stop:]), stop
+
+
+def test_a_state_changes_nothing_of_the_run_that_saves_it() -> None:
+    def run(save: bool) -> list[Tensor]:
+        with turbo("reproducible", seed=42) as active:
+            generator = torch.Generator().manual_seed(3)
+            train, validation = (DataLoader(Augmented(), 4, shuffle=True, generator=generator) for _ in range(2))
+            seen = []
+            for _ in range(2):
+                for batch in train:
+                    seen.append(batch)
+                    if save:
+                        active.state_dict()
+                    if len(seen) % STEPS_PER_EPOCH == 0:
+                        seen.extend(validation)
+            return seen
+
+    assert alike(run(save=True), run(save=False))
+
+
+def test_a_loop_that_was_left_is_told() -> None:
+    with turbo("reproducible", seed=42) as active:
+        loader = DataLoader(Augmented(), 4)
+        for _ in loader:
+            break
+        with pytest.warns(DeterminismWarning, match="was left after 1 batches"):
+            active.state_dict()
+
+
+def test_an_epoch_that_is_empty_is_told() -> None:
+    with turbo("reproducible", seed=42) as active:
+        for _ in (loader := DataLoader(Streamed(), 4)):
+            state = active.state_dict()
+    with turbo("reproducible", seed=42) as active:
+        active.load_state_dict(state)
+        with pytest.warns(DeterminismWarning, match="an empty one"):
+            assert list(loader) == []
+
+
 # ------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_two_loops_in_the_middle_of_one_loader_are_refused() -> None:
+    with turbo("reproducible", seed=42) as active:
+        loader = DataLoader(Augmented(), 4)
+        both = iter(loader), iter(loader)
+        for each in both:
+            next(each)
+        with pytest.raises(RuntimeError, match="2 loops are in the middle of one data loader"):
+            active.state_dict()
+
+
+@pytest.mark.parametrize("lacks", ["loaders", "streams"])
+def test_a_state_that_lacks_a_part_is_refused(lacks: str) -> None:
+    with turbo("reproducible", seed=42) as active:
+        state = active.state_dict()
+        del state[lacks]
+        before = random.getstate()
+        random.random()
+        after = random.getstate()
+        with pytest.raises(ValueError, match=lacks):
+            active.load_state_dict(state)
+        assert random.getstate() == after != before
 
 
 def drawn() -> tuple[float, float]:

@@ -13,7 +13,8 @@ from tests.laws.violation import Violation, holds
 from tests.seeding.datasets import Augmented, epochs, loader
 from torchturbo import turbo
 from torchturbo.regions import _arriving, _loading
-from torchturbo.regions._seeding import Epoch, Seeding
+from torchturbo.regions._epochs import Epoch
+from torchturbo.regions._seeding import Seeding
 
 
 def loaders_hold() -> None:
@@ -67,8 +68,8 @@ def _other_each_time(self: Seeding, loader: Any) -> Epoch:
 
 
 def _counts_all_together(self: Seeding, loader: Any) -> Epoch:
-    self._epochs["all"] += 1
-    return Epoch((self.seed, self._epochs["all"]), loader)
+    self._iterations["all"] += 1
+    return Epoch((self.seed, self._iterations["all"]), loader)
 
 
 MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.data import dataloader, distributed, get_worker_info, sampler
 
 from torchturbo._dynamo import untraced
+from torchturbo.errors import DeterminismWarning
 from torchturbo.regions._arriving import Arriving
 from torchturbo.regions._calls import Exchange, code_like
-from torchturbo.regions._seeding import Epoch, now
+from torchturbo.regions._epochs import Epoch
+from torchturbo.regions._seeding import now
 from torchturbo.regions._streams import Once, seeds
 from torchturbo.settings._base import Write
 
@@ -119,9 +122,8 @@ def _start_again(iterator: Any, loader: Any, first_iter: bool = False) -> None:
 def _known(iterator: Any, epoch: Epoch, loader: Any) -> None:
     if loader.generator is not None:
         epoch.comes_of(iterator._base_seed)
-    epoch.indices = iterator._sampler_iter
+    epoch.goes_through(iterator)
     _epochs[iterator] = epoch
-    epoch.iterator = ref(iterator)
 
 
 def _of(iterator: Any) -> Epoch | None:
@@ -146,10 +148,14 @@ def _next_index(iterator: Any) -> Any:
 
 
 def _drawn(iterator: Any, epoch: Epoch) -> Any:
-    if epoch.batch and not _draws_on(iterator._index_sampler):
-        index = _INDICES.theirs(iterator)
-    else:
-        index, epoch.sampling = layers.going_on(epoch.sampling, lambda: _INDICES.theirs(iterator))
+    try:
+        if epoch.batch and not _draws_on(iterator._index_sampler):
+            index = _INDICES.theirs(iterator)
+        else:
+            index, epoch.sampling = layers.going_on(epoch.sampling, lambda: _INDICES.theirs(iterator))
+    except StopIteration:
+        epoch.drawn = True
+        raise
     epoch.batch += 1
     return index
 
@@ -160,6 +166,7 @@ def _pass_over(iterator: Any, epoch: Epoch) -> None:
         while epoch.skip:
             epoch.skip -= 1
             _drawn(iterator, epoch)
+    epoch.passed()
 
 
 @untraced
@@ -191,14 +198,23 @@ def _receive(iterator: Any) -> Any:
 
 def _had(epoch: Epoch, fetch: Callable[[], Any]) -> Any:
     """The next batch that the code has not had."""
+    resumed = epoch.skip
     try:
         result = fetch()
         while epoch.skip:
             epoch.skip -= 1
             result = fetch()
     except StopIteration:
-        epoch.over = True
+        epoch.taken(over=True)
+        if resumed:
+            warnings.warn(
+                "the state that was loaded was saved at the last batch of a data loader whose length nobody knows: "
+                "this iteration is an empty one. Save such states after the loop",
+                DeterminismWarning,
+                stacklevel=2,
+            )
         raise
+    epoch.taken()
     return result
 
 

@@ -5,107 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
-from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
 from torchturbo.errors import DeterminismWarning
-from torchturbo.regions._streams import Once, seeds
+from torchturbo.regions._epochs import Epoch, length
 from torchturbo.settings._base import Cell, Write
 from torchturbo.settings._edits import Raw, put_in
-
-
-def derived(*words: object) -> int:
-    """A seed of 64 bits that comes of these words and of nothing else.
-
-    Args:
-        words: numbers and names.
-    """
-    return int.from_bytes(blake2b("/".join(map(str, words)).encode(), digest_size=8).digest(), "little")
-
-
-class Epoch:
-    """One iteration over a loader, from its beginning: where its streams come from, and how far it is.
-
-    Args:
-        words: what its streams come from.
-        loader: the loader.
-        skip: the batches that a run before this one has had of it.
-
-    Attributes:
-        batch: how many batches have been handed out to be fetched.
-        indices: what torch takes the indices from in this iteration.
-        sampling: the streams in which the sampler draws, as they stand.
-        own_init: whether workers run an init function of the user's, which may seed.
-        skip: the batches that are still to be passed over.
-        generator: where the loader's own generator stood when it began; None if it has none.
-        iterator: who goes through it.
-        over: whether it has been gone through.
-    """
-
-    __slots__ = (
-        "_batches",
-        "_had",
-        "_words",
-        "batch",
-        "generator",
-        "indices",
-        "iterator",
-        "over",
-        "own_init",
-        "sampling",
-        "skip",
-    )
-
-    def __init__(self, words: tuple[object, ...], loader: Any, skip: int = 0) -> None:
-        self._words = self._batches = words
-        self._had = self.skip = skip
-        self.batch = 0
-        self.indices: object = None
-        self.generator = _generator(loader)
-        self.iterator: Callable[[], Any] = _nobody
-        self.over = False
-        self.own_init = loader.worker_init_fn is not None
-        self.sampling: tuple[Write, ...] = self.start
-
-    @property
-    def start(self) -> tuple[Write, ...]:
-        """The streams in which the sampler starts."""
-        return seeds(derived(*self._words, "order"), Once)
-
-    def comes_of(self, seed: int) -> None:
-        """Has the streams of its batches come from a number that the loader's own generator has given."""
-        self._batches = "generator", seed, self._words[-1]
-
-    @property
-    def batches(self) -> int | None:
-        """How many batches the code has had of it; None where that is all, or nobody goes through it any more."""
-        iterator = self.iterator()
-        if iterator is None or self.over:
-            return None
-        had = self._had + int(iterator._num_yielded)
-        return None if had == _length(iterator) else had
-
-    def exhaust(self) -> None:
-        """Has the sampler come to its end, where it may draw once more from the loader's own generator."""
-        iterator = self.iterator()
-        if iterator is not None and self.generator is not None and self.batches is None:
-            next(iterator._sampler_iter, None)
-
-    def seed_of(self, batch: object) -> int:
-        """What the streams of a batch start from, whoever fetches it."""
-        return derived(*self._batches, batch)
-
-
-def _nobody() -> None:
-    pass
-
-
-def _generator(loader: Any) -> Tensor | None:
-    return None if loader.generator is None else loader.generator.get_state()
 
 
 class Position(TypedDict):
@@ -113,13 +22,31 @@ class Position(TypedDict):
 
     Attributes:
         iterations: how often it was begun.
-        batches: how many batches the code has had of the last of them; None where that is over.
-        generator: where the loader's own generator stood when that one began, or stands; None if it has none.
+        epoch: the number of the iteration that goes on; None where none does.
+        batches: how many batches the code has had of that.
+        generator: which of the block's generators is the loader's own; None if it has none.
+        began: where that stood when the iteration that goes on began.
     """
 
     iterations: int
-    batches: int | None
-    generator: Tensor | None
+    epoch: int | None
+    batches: int
+    generator: int | None
+    began: Tensor | None
+
+
+class Positions(TypedDict):
+    """How far a block is with its loaders.
+
+    Attributes:
+        loaders: those that are still there, by name.
+        generators: where their own generators stand.
+        names: how many names have been given to loaders that are alike.
+    """
+
+    loaders: dict[str, Position]
+    generators: list[Tensor | None]
+    names: dict[str, int]
 
 
 class Seeding:
@@ -136,57 +63,107 @@ class Seeding:
         self.seed = seed
         self._names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._alike: Counter[str] = Counter()
-        self._epochs: Counter[str] = Counter()
-        self._newest: dict[str, Epoch] = {}
+        self._iterations: Counter[str] = Counter()
+        self._epochs: dict[str, list[Epoch]] = {}
         self._resumed: dict[str, Position] = {}
+        self._generators: list[Tensor | None] = []
 
     def epoch(self, loader: Any) -> Epoch:
         """The next iteration over a loader."""
         if loader not in self._names:
-            # Not by module: a script has another name as __main__ than as a module.
-            alike = (
-                f"{type(loader.dataset).__qualname__}({_length(loader.dataset)}), {type(loader.sampler).__qualname__}"
-            )
-            self._names[loader] = f"{alike}, {self._alike[alike]}"
-            self._alike[alike] += 1
+            self._names[loader] = self._name(loader)
         name = self._names[loader]
-        skip = 0
-        if (resumed := self._resumed.pop(name, None)) is not None:
-            self._epochs[name] = resumed["iterations"]
-            if resumed["generator"] is not None and loader.generator is not None:
-                loader.generator.set_state(resumed["generator"])
-            if resumed["batches"] is not None:
-                self._epochs[name] -= 1
-                skip = resumed["batches"]
-        number = self._epochs[name]
-        self._epochs[name] += 1
-        epoch = self._newest[name] = Epoch((self.seed, name, number), loader, skip)
+        position = self._resumed.pop(name, None)
+        if position is None:
+            epoch = Epoch((self.seed, name, self._iterations[name]), loader)
+            self._iterations[name] += 1
+        else:
+            epoch = self._resume(name, position, loader)
+        before = self._epochs.get(name, [])
+        # The last that the code was in is kept, to be told if it was left; others while somebody goes on with them.
+        last = max(before, key=attrgetter("touched"), default=None)
+        self._epochs[name] = [*(each for each in before if each is last or each.alive), epoch]
         return epoch
 
-    def positions(self) -> dict[str, Position]:
-        """How far the block is with each loader, by the loader's name."""
-        found = dict(self._resumed)
-        alive = {name: loader for loader, name in self._names.items()}
-        for name, newest in self._newest.items():
-            newest.exhaust()
-            batches, generator = newest.batches, newest.generator
-            if batches is None and name in alive:
-                generator = _generator(alive[name])
-            found.setdefault(name, Position(iterations=self._epochs[name], batches=batches, generator=generator))
-        return found
+    def _name(self, loader: Any) -> str:
+        # Not by module: a script has another name as __main__ than as a module.
+        alike = f"{type(loader.dataset).__qualname__}({length(loader.dataset)}), {type(loader.sampler).__qualname__}"
+        for name in self._resumed:
+            if name.rpartition(", ")[0] == alike and name not in self._names.values():
+                return name
+        self._alike[alike] += 1
+        return f"{alike}, {self._alike[alike] - 1}"
 
-    def resume(self, positions: Mapping[str, Position]) -> None:
+    def _resume(self, name: str, position: Position, loader: Any) -> Epoch:
+        self._iterations[name] = position["iterations"]
+        own, generator = position["generator"], loader.generator
+        if own is not None and generator is not None and (stood := self._generators[own]) is not None:
+            # Once for all loaders that have it.
+            generator.set_state(stood)
+            self._generators[own] = None
+        if position["epoch"] is None:
+            self._iterations[name] += 1
+            return Epoch((self.seed, name, position["iterations"]), loader)
+        stands = None if generator is None else generator.get_state()
+        if generator is not None and position["began"] is not None:
+            generator.set_state(position["began"])
+        epoch = Epoch((self.seed, name, position["epoch"]), loader, position["batches"])
+        shared = sum(each["generator"] == own for each in (*self._resumed.values(), position)) > 1
+        if shared and own is not None and loader.num_workers == 0:
+            epoch.back = stands
+        return epoch
+
+    def positions(self) -> Positions:
+        """How far the block is with each loader.
+
+        Raises:
+            RuntimeError: two loops go through one loader, of which a run that goes on could not tell which is which.
+        """
+        loaders, generators = dict(self._resumed), dict[int, int]()
+        states: list[Tensor | None] = list(self._generators) if self._resumed else []
+        alive = {name: loader for loader, name in self._names.items()}
+        for name, epochs in self._epochs.items():
+            going = [each for each in epochs if each.alive and not each.complete]
+            newest, loader = max(epochs, key=attrgetter("touched")), alive.get(name)
+            if len(going) > 1:
+                raise RuntimeError(
+                    f"{len(going)} loops are in the middle of one data loader, {name}: a state can be saved where "
+                    "there is one, or none. Give each loop a loader of its own"
+                )
+            if loader is None and not going:
+                continue
+            if not newest.complete and not any(each.alive for each in epochs):
+                _tell_of_what_was_left(name, newest)
+            own = None
+            if loader is not None and loader.generator is not None:
+                own = generators.setdefault(id(loader.generator), len(states))
+                if own == len(states):
+                    states.append(None)
+                if states[own] is None or newest.ends:
+                    states[own] = newest.generator_afterwards(loader.generator)
+            loaders[name] = Position(
+                iterations=self._iterations[name],
+                epoch=going[0].number if going else None,
+                batches=going[0].had if going else 0,
+                generator=own,
+                began=going[0].began if going else None,
+            )
+        return Positions(loaders=loaders, generators=states, names=dict(self._alike))
+
+    def resume(self, positions: Positions) -> None:
         """Has each loader go on, the next time that it is iterated.
 
         Args:
             positions: what `positions` has returned in another run.
         """
-        self._resumed = dict(positions)
+        self._resumed = dict(positions["loaders"])
+        self._generators = list(positions["generators"])
+        self._alike.update({alike: max(0, n - self._alike[alike]) for alike, n in positions["names"].items()})
 
     def tell_of_what_was_not_resumed(self) -> None:
         """Warns where a loader that was to go on in the middle of an epoch has never been iterated."""
         for name, position in self._resumed.items():
-            if position["batches"] is not None:
+            if position["epoch"] is not None:
                 warnings.warn(
                     f"the state that was loaded was in the middle of an epoch of a loader of {name}, and none like "
                     "it has been iterated in this block: loaders are told apart by class and length of their dataset, "
@@ -199,11 +176,13 @@ class Seeding:
         return f"<seeding {self.seed}>"
 
 
-def _length(dataset: Any) -> object:
-    try:
-        return len(dataset)
-    except Exception:
-        return "unknown"  # whatever an iterable dataset says to this
+def _tell_of_what_was_left(name: str, epoch: Epoch) -> None:
+    warnings.warn(
+        f"the last iteration over a data loader, {name}, was left after {epoch.had} batches, and a run that goes on "
+        "from this state begins the next one: save in the loop to go on in the middle of it",
+        DeterminismWarning,
+        stacklevel=2,
+    )
 
 
 class _Now:
