@@ -66,10 +66,11 @@ def test_after_the_last_batch_the_next_epoch_comes(kind: str) -> None:
     assert same(train(checkpoint=reloaded(stopped), **KINDS[kind]), whole(kind))
 
 
-def test_twice_and_with_other_workers() -> None:
-    first = train(stop=2, workers=2)
-    second = train(stop=STEPS_PER_EPOCH + 2, checkpoint=reloaded(first))
-    assert same(train(checkpoint=reloaded(second), workers=1), whole("alone"))
+@pytest.mark.parametrize("kind", ["alone", "a generator of the loader's"])
+def test_twice_and_with_other_workers(kind: str) -> None:
+    first = train(**{**KINDS[kind], "stop": 2, "workers": 2})
+    second = train(**KINDS[kind], stop=STEPS_PER_EPOCH + 2, checkpoint=reloaded(first))
+    assert same(train(**{**KINDS[kind], "workers": 1}, checkpoint=reloaded(second)), whole(kind))
 
 
 def test_without_the_state_it_ends_elsewhere() -> None:

@@ -55,18 +55,18 @@ class Epoch:
         skip: the batches that are still to be passed over.
         had: the batches that the code has had of it, in a run before this one too.
         began: where the loader's own generator stood when it began; None if it has none.
-        back: where that generator is to stand when nothing is to be passed over any more; or None.
         drawn: whether the sampler has come to its end.
         over: whether the code has come to its end.
         touched: when the code last took something of it, compared with other iterations.
     """
 
     __slots__ = (
+        "_back",
+        "_back_at",
         "_batches",
         "_iterator",
         "_loader",
         "_words",
-        "back",
         "batch",
         "began",
         "drawn",
@@ -87,7 +87,8 @@ class Epoch:
         self.batch = 0
         self.indices: object = None
         self.began: Tensor | None = None if loader.generator is None else loader.generator.get_state()
-        self.back: Tensor | None = None
+        self._back: Tensor | None = None
+        self._back_at: int | None = None
         self.drawn = self.over = False
         self.touched = next(_ticks)
         self.own_init = loader.worker_init_fn is not None
@@ -145,12 +146,30 @@ class Epoch:
         """Whether the code has had every batch, and the sampler has not come to its end yet."""
         return self.alive and self.complete and not self.drawn
 
-    def passed(self) -> None:
-        """Puts a generator back that other loaders draw from too, once nothing is to be passed over any more."""
+    def goes_back(self, state: Tensor | None, at: int | None) -> None:
+        """Has the loader's own generator stand somewhere else once as much has been drawn as in the run before.
+
+        Others draw from it too: other loops over the loader, other loaders that it is shared with.
+
+        Args:
+            state: where; None for a loader without one.
+            at: after how many batches' indices; None for their end.
+        """
+        if at != 0:
+            self._back, self._back_at = state, at
+
+    def draws(self, *, end: bool = False) -> None:
+        """Notes that the sampler has given a batch's indices, or has come to its end.
+
+        Args:
+            end: whether it has.
+        """
+        self.drawn = end
+        self.batch += not end
         loader = self._loader()
-        if self.back is not None and loader is not None:
-            loader.generator.set_state(self.back)
-            self.back = None
+        if self._back is not None and loader is not None and (end or self.batch == self._back_at):
+            loader.generator.set_state(self._back)
+            self._back = None
 
     def generator_afterwards(self, generator: torch.Generator) -> Tensor:
         """Where a loader's generator stands; once it is over, if that is so but for the sampler's last draw.

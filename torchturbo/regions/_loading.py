@@ -154,9 +154,9 @@ def _drawn(iterator: Any, epoch: Epoch) -> Any:
         else:
             index, epoch.sampling = layers.going_on(epoch.sampling, lambda: _INDICES.theirs(iterator))
     except StopIteration:
-        epoch.drawn = True
+        epoch.draws(end=True)
         raise
-    epoch.batch += 1
+    epoch.draws()
     return index
 
 
@@ -166,7 +166,6 @@ def _pass_over(iterator: Any, epoch: Epoch) -> None:
         while epoch.skip:
             epoch.skip -= 1
             _drawn(iterator, epoch)
-    epoch.passed()
 
 
 @untraced

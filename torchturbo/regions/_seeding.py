@@ -24,6 +24,7 @@ class Position(TypedDict):
         iterations: how often it was begun.
         epoch: the number of the iteration that goes on; None where none does.
         batches: how many batches the code has had of that.
+        drawn: how many its sampler has given, for workers ahead of that; None where it has come to its end.
         generator: which of the block's generators is the loader's own; None if it has none.
         began: where that stood when the iteration that goes on began.
     """
@@ -31,6 +32,7 @@ class Position(TypedDict):
     iterations: int
     epoch: int | None
     batches: int
+    drawn: int | None
     generator: int | None
     began: Tensor | None
 
@@ -108,9 +110,7 @@ class Seeding:
         if generator is not None and position["began"] is not None:
             generator.set_state(position["began"])
         epoch = Epoch((self.seed, name, position["epoch"]), loader, position["batches"])
-        shared = sum(each["generator"] == own for each in (*self._resumed.values(), position)) > 1
-        if shared and own is not None and loader.num_workers == 0:
-            epoch.back = stands
+        epoch.goes_back(stands, position["drawn"])
         return epoch
 
     def positions(self) -> Positions:
@@ -145,6 +145,7 @@ class Seeding:
                 iterations=self._iterations[name],
                 epoch=going[0].number if going else None,
                 batches=going[0].had if going else 0,
+                drawn=going[0].batch if going and not going[0].drawn else None,
                 generator=own,
                 began=going[0].began if going else None,
             )
