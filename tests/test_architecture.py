@@ -30,6 +30,8 @@ ORDER = (
     "regions",  # what is opened around code
     "_catalogue",  # all options, found by looking
     "profiles",  # named values of options
+    "_config",  # what stands in a file
+    "_sources",  # who else asks than the code
     "_plan",  # from these to decisions; pure
     "_program",  # a plan, ready to be put in force
     "_stack",  # what is in force over what
@@ -44,6 +46,7 @@ ORDER = (
     "_modules",  # modules, in blocks
     "_accelerate",  # all of these
     "_reproducible",  # the same bits twice, proven
+    "_inherited",  # what spawned processes inherit
     "testing",  # for users' tests
     "torchturbo",  # what users import
     "cli",  # what users type

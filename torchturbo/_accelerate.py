@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, parsed_dtype, restored
+from torchturbo._sources import UNNAMED, sources
 from torchturbo._turbo import turbo
 from torchturbo._wrap import AROUND, wrapped
 from torchturbo.errors import TargetError
@@ -43,13 +44,17 @@ def accelerate(
 ) -> T: ...
 @overload
 def accelerate(
-    *, profile: str | Profile = ..., strict: bool = ..., output_dtype: OutputDtype = ..., **options: Unpack[Options]
+    *,
+    profile: str | Profile = ...,
+    strict: bool = ...,
+    output_dtype: OutputDtype = ...,
+    **options: Unpack[Options],
 ) -> Callable[[T], T]: ...
 def accelerate(
     target: Any = _ABSENT,
     /,
     *,
-    profile: str | Profile = "fast",
+    profile: str | Profile = UNNAMED,
     strict: bool = False,
     output_dtype: OutputDtype = "input",
     **options: Unpack[Options],
@@ -63,7 +68,8 @@ def accelerate(
 
     Args:
         target: what is called. Anything that can be called will do, but for classes that are no modules.
-        profile: a built-in profile by name, or a `Profile`.
+        profile: a built-in profile by name, or one that a file has made, or a `Profile`. Without it, the one that the
+            file names, or "fast".
         strict: raise where this machine cannot do what was asked, instead of leaving it out.
         output_dtype: what a module's outputs become where autocast has made them half precision: ``"input"``, as its
             widest float input (or, without one, its parameters); a dtype; or None, as they are. For modules alone.
@@ -74,6 +80,7 @@ def accelerate(
         ProfileNameError: there is no such profile.
         OptionNameError: there is no such option.
         OptionValueError: an option does not take its value.
+        ConfigError: a pyproject.toml or torchturbo.toml here cannot be read.
 
     >>> import torch
     >>> @accelerate(profile="debug")
@@ -131,6 +138,8 @@ def scaler_of(target: Any) -> Scaler | None:
     """
     around = _around(target)
     if around is None:
+        if sources().disabled is not None:
+            return None
         raise TargetError(f"scaler_of takes a turbo object or what accelerate has returned, and got {_kind(target)}")
     return around.scaler
 
@@ -163,6 +172,8 @@ def _kind(target: Any) -> str:
 
 
 def _decorated(target: Any, around: turbo, output_dtype: OutputDtype) -> Any:
+    if sources().disabled is not None:
+        return target
     if isinstance(target, nn.Module):
         accelerated_module(target, around, output_dtype)
         return target

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torchturbo._catalogue import OPTIONS, SETTINGS
+from torchturbo._sources import NOTHING, Given, Sources
 from torchturbo.hardware import Hardware
 from torchturbo.profiles import Profile
 from torchturbo.settings._base import Group, Write
@@ -39,12 +40,16 @@ class Plan:
         overrides: what was asked for by keyword.
         hardware: where.
         decisions: one a setting, in the order of the catalogue.
+        named: every option that somebody names, with the value that wins and who asked for it.
+        disabled: who has switched everything off, or None; then there are no decisions.
     """
 
     profile: Profile
     overrides: Mapping[str, object]
     hardware: Hardware
     decisions: tuple[Decision, ...]
+    named: Mapping[str, Given]
+    disabled: str | None = None
 
     @property
     def writes(self) -> tuple[Write, ...]:
@@ -62,33 +67,66 @@ class Plan:
         return tuple(decision for decision in self.decisions if decision.refused is not None)
 
 
-def _spread(options: Mapping[str, object], origin: str) -> dict[str, tuple[object, str]]:
+def _levels(profile: Profile, overrides: Mapping[str, object], sources: Sources) -> tuple[Mapping[str, Given], ...]:
+    """What each rank asks for, lowest first."""
+    if sources.disabled is not None:
+        return ()
+    origin = f"profile {profile.name}"
+    if sources.profile is not None:
+        profile = sources.profile[0]
+        origin = f"profile {profile.name} ({sources.profile[1]})"
+    return (
+        {name: Given(value, origin) for name, value in profile.items()},
+        sources.file,
+        {name: Given(value, "argument") for name, value in overrides.items()},
+        sources.environment,
+        sources.command,
+    )
+
+
+def _spread(options: Mapping[str, Given]) -> dict[str, Given]:
     """Values by setting, with their origin; a setting that is named beats a group that includes it."""
-    spread: dict[str, tuple[object, str]] = {}
-    for name, value in options.items():
+    spread: dict[str, Given] = {}
+    for name, (value, origin) in options.items():
         option = OPTIONS[name]
         if isinstance(option, Group):
             for member, its in option.members(value).items():
-                spread[member] = its, f"{origin}, {name}={value!r}"
-    for name, value in options.items():
-        if name in SETTINGS:
-            spread[name] = value, origin
+                spread[member] = Given(its, f"{origin}, {name}={value!r}")
+    spread.update((name, given) for name, given in options.items() if name in SETTINGS)
     return spread
 
 
-def decide(profile: Profile, overrides: Mapping[str, object], hardware: Hardware) -> Plan:
+def asked(profile: Profile, overrides: Mapping[str, object], sources: Sources) -> dict[str, Given]:
+    """What is asked of each setting, and by whom, on any machine.
+
+    The one rule for conflicts: the profile, the file, arguments in code, the environment, the command line; each beats
+    those before it.
+
+    Args:
+        profile: the values to start from, unless `sources` has another one.
+        overrides: what the code asks for by keyword.
+        sources: what others ask for.
+    """
+    return {name: given for level in _levels(profile, overrides, sources) for name, given in _spread(level).items()}
+
+
+def decide(profile: Profile, overrides: Mapping[str, object], hardware: Hardware, sources: Sources = NOTHING) -> Plan:
     """What each option comes to on `hardware`.
 
     Args:
         profile: the values to start from.
         overrides: values that beat the profile's, by option, in their one spelling.
         hardware: the machine, real or pretended.
+        sources: what others than the code ask for.
     """
-    asked = _spread(profile, f"profile {profile.name}") | _spread(overrides, "argument")
+    wanted = asked(profile, overrides, sources)
     decisions = []
     for name, setting in SETTINGS.items():
-        if name in asked:
-            value, origin = asked[name]
+        if name in wanted:
+            value, origin = wanted[name]
             resolved = setting.resolve(value, hardware)
             decisions.append(Decision(name, value, resolved, origin, setting.refusal(hardware, resolved)))
-    return Plan(profile, overrides, hardware, tuple(decisions))
+    named = {name: given for level in _levels(profile, overrides, sources) for name, given in level.items()}
+    if sources.profile is not None:
+        profile = sources.profile[0]
+    return Plan(profile, overrides, hardware, tuple(decisions), named, sources.disabled)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 
 from torchturbo._plan import Plan, decide
+from torchturbo._sources import Sources, sources
 from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile
 from torchturbo.regions._compiled import ASKED, strictly
@@ -63,7 +64,7 @@ class Program:
         return replace(self, writes=writes, guarded=guarded)
 
 
-_MADE: dict[tuple[Profile, tuple[tuple[str, object], ...], bool], Program] = {}
+_MADE: dict[tuple[Profile, tuple[tuple[str, object], ...], bool, Sources], Program] = {}
 _AT_MOST = 256
 """Programs kept: more than code has blocks, and a bound where profiles are made without end."""
 
@@ -77,9 +78,10 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
         strict: whether what cannot be done is an error, for those that find out later than on entry.
     """
     here = detect()
-    program = _MADE.get((profile, overrides, strict))
+    others = sources()
+    program = _MADE.get((profile, overrides, strict, others))
     if program is None or program.hardware is not here:
-        plan = decide(profile, dict(overrides), here)
+        plan = decide(profile, dict(overrides), here, others)
         edits: dict[Cell, Edit] = {}
         for cell, edit in plan.writes:
             edits[cell] = _after(edits[cell], edit) if cell in edits else edit
@@ -94,7 +96,7 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
         made = frozenset(cell for cell, edit in writes if isinstance(edit, anew))
         ends = any(isinstance(edit, own | anew) for _, edit in writes)
         program = Program(here, plan, guarded if compiles else writes, guarded, made, ends)
-        _MADE[profile, overrides, strict] = program
+        _MADE[profile, overrides, strict, others] = program
     return program
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from torchturbo import hardware
 from torchturbo._active import Active, Open, Site
 from torchturbo._dynamo import untraced
-from torchturbo._plan import Plan
+from torchturbo._plan import Plan, asked
 from torchturbo._program import Program, program_of
+from torchturbo._sources import UNNAMED, sources
 from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
 from torchturbo.profiles import Profile, parsed
-from torchturbo.profiles import profile as profile_named
 from torchturbo.regions._backward import scaler_in
 from torchturbo.regions._loading import layers
 from torchturbo.regions._scaler import Scaler
@@ -58,7 +58,8 @@ class turbo:
     number of threads by the thread that opened it.
 
     Args:
-        profile: a built-in profile by name, or a `Profile`.
+        profile: a built-in profile by name, or one that a file has made, or a `Profile`. Without it, the one that the
+            file names, or "fast".
         strict: raise where this machine cannot do what was asked, instead of leaving it out.
         **options: values that beat the profile's, whatever the profile.
 
@@ -66,6 +67,7 @@ class turbo:
         ProfileNameError: there is no such profile.
         OptionNameError: there is no such option.
         OptionValueError: an option does not take its value.
+        ConfigError: a pyproject.toml or torchturbo.toml here cannot be read.
 
     On entry, before anything has changed:
 
@@ -83,8 +85,8 @@ class turbo:
     __slots__ = ("_overrides", "_owned", "_profile", "_program", "_strict")
 
     @_untraced
-    def __init__(self, profile: str | Profile = "fast", *, strict: bool = False, **options: Unpack[Options]) -> None:
-        self._profile = profile_named(profile)
+    def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
+        self._profile = sources().named(profile)
         self._strict = strict
         self._overrides = tuple(parsed(options).items()) if options else ()
         self._program: Program | None = None
@@ -117,7 +119,8 @@ class turbo:
     @property
     def compiles(self) -> bool:
         """Whether what is called in the block is asked to be compiled."""
-        return bool(dict(self._overrides).get("compile", self._profile.get("compile")))
+        wanted = asked(self._profile, dict(self._overrides), sources()).get("compile")
+        return wanted is not None and bool(wanted.value)
 
     @_untraced
     def __exit__(

@@ -6,6 +6,7 @@
     ├── OptionNameError    (TypeError)     an option that does not exist; names the near ones
     ├── OptionValueError   (ValueError)    a value that the option does not take; names what it takes
     ├── ProfileNameError   (LookupError)   a profile that does not exist; names the near ones
+    ├── ConfigError        (ValueError)    a pyproject.toml or torchturbo.toml that cannot be read; says which line
     ├── TargetError        (TypeError)     `accelerate` or a check cannot take this; says what to do instead
     ├── ScalingError       (RuntimeError)  fp16 gradients that cannot be scaled; says what to write instead
     ├── AccumulationError  (RuntimeError)  a step that cannot wait for its micro-batches; says what to write
@@ -46,6 +47,10 @@ class ScalingError(TurboError, RuntimeError):
 
 class ProfileNameError(TurboError, LookupError):
     """A profile was named that does not exist."""
+
+
+class ConfigError(TurboError, ValueError):
+    """A pyproject.toml or torchturbo.toml that cannot be read, or says what cannot be."""
 
 
 class TargetError(TurboError, TypeError):

@@ -219,16 +219,20 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 """The built-in profiles by name."""
 
 
-def profile(named: object) -> Profile:
+def profile(named: object, more: Mapping[str, Profile] = MappingProxyType({})) -> Profile:
     """The profile of that name, or the profile itself.
+
+    Args:
+        named: a name, or a profile.
+        more: others than the built-in ones, by name.
 
     Raises:
         ProfileNameError: there is none; the message names the near ones.
     """
     if isinstance(named, Profile):
         return named
-    if isinstance(named, str) and named in PROFILES:
-        return PROFILES[named]
+    if isinstance(named, str) and (named in PROFILES or named in more):
+        return more[named] if named in more else PROFILES[named]
     if not isinstance(named, str):
         raise ProfileNameError(f"expected the name of a profile or a Profile, got {type(named).__name__}")
-    raise ProfileNameError(f"there is no profile {named!r}: {near(named, PROFILES)}")
+    raise ProfileNameError(f"there is no profile {named!r}: {near(named, (*PROFILES, *more))}")

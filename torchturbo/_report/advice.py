@@ -66,6 +66,13 @@ def block_does_nothing(report: Report) -> Iterator[str]:
             )
 
 
+@_piece
+def torchturbo_is_off(report: Report) -> Iterator[str]:
+    """Somebody has switched it off for the whole process."""
+    for off in dict.fromkeys(block.disabled for block in report.blocks if block.disabled is not None):
+        yield f"{off} switches torchturbo off: no block and nothing accelerated changes anything in this process."
+
+
 def _called(block: Block) -> str:
     return f"The block {block.profile!r} at {block.where}"
 

@@ -75,6 +75,7 @@ class Block:
         left_out: the options that it asked for and this machine does not have.
         wanted: how many settings it asked for, with those left out.
         open: whether it still is.
+        disabled: who has switched torchturbo off, as ``TORCHTURBO_DISABLE=1``, or None.
     """
 
     profile: str
@@ -84,6 +85,7 @@ class Block:
     left_out: tuple[str, ...]
     wanted: int
     open: bool
+    disabled: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

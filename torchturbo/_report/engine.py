@@ -84,11 +84,8 @@ class Engine:
     def asked(self, option: str, scope: Scope) -> tuple[Active, str, object] | None:
         """The newest block that names an option itself, with who asked for it there, and for what."""
         for layer in reversed(self.layers(scope)):
-            plan = layer.plan
-            if option in plan.overrides:
-                return layer, "argument", plan.overrides[option]
-            if option in plan.profile:
-                return layer, f"profile {plan.profile.name}", plan.profile[option]
+            if (given := layer.plan.named.get(option)) is not None:
+                return layer, given.origin, given.value
         return None
 
 
@@ -114,4 +111,5 @@ def _block(active: Active, *, open: bool) -> Block:
         tuple(decision.name for decision in plan.refused),
         len(plan.decisions),
         open,
+        plan.disabled,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -11,8 +13,28 @@ from torchturbo import __version__
 from torchturbo.errors import near
 
 
+class Launch(BaseException):
+    """Ends a command with something to do once click is out of the way, which takes errors and signals for its own.
+
+    Args:
+        act: what to do.
+    """
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.act = act
+
+
 class Folder(click.Group):
     """The commands of this folder, each imported when it is asked for."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the command that is asked for, and then what it launches."""
+        try:
+            return super().main(*args, **kwargs)
+        except Launch as launch:
+            act = launch.act
+        return act()  # not within the except, or every error of it would be said to have come during that one
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands by name, which are those of the files, with dashes."""

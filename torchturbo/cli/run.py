@@ -1,0 +1,127 @@
+"""`torchturbo run`: an unmodified script under a profile, otherwise as python runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from torchturbo import _sources
+from torchturbo._sources import Given
+from torchturbo.cli import Launch
+from torchturbo.cli._start import launched, started_right
+from torchturbo.errors import OptionValueError, TurboError
+
+_BARE = {"DETERMINISTIC": "deterministic", "SEED": "seed", "USE_AMP": "autocast"}
+"""Names that people use in launch lines, and the option that each stands for."""
+
+_NOT_YET = ("NUM_WORKERS", "PIN_MEMORY", "PREFETCH_FACTOR", "PERSISTENT_WORKERS", "ALLOW_UNSAFE_DATALOADER")
+"""Names about data loading, of which nothing is changed yet."""
+
+_SCRIPT = "torchturbo.script"
+
+
+class _Run(click.Command):
+    """A command whose options end where the script begins, as python's do."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Takes what is ours; what comes after the script or ``-m module`` is the script's."""
+        valued = {name for p in self.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts}
+        place, module, script = 0, False, len(args)
+        while place < len(args):
+            word = args[place]
+            if word.startswith("-m") or not word.startswith("-") or word in ("-", "--"):
+                script = place
+                break
+            place += 2 if word in valued else 1
+        theirs = args[script:]
+        if theirs and theirs[0].startswith("-m"):
+            module, theirs = True, [theirs[0][2:], *theirs[1:]] if len(theirs[0]) > 2 else theirs[1:]
+            if not theirs:
+                raise click.UsageError("-m takes the name of a module", ctx)
+        elif theirs and theirs[0] == "--":
+            theirs = theirs[1:]
+        ctx.meta[_SCRIPT] = theirs, module
+        return super().parse_args(ctx, args[:script])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """What stands after the command's name."""
+        return ["[OPTIONS]", "{SCRIPT | -m MODULE | -}", "[ARGUMENTS]..."]
+
+
+@click.command(
+    cls=_Run,
+    epilog="Exit codes are the script's own, as are signals that end it; 2 says that this line is wrong.",
+)
+@click.option("--profile", metavar="NAME", help="A profile, built in or from a file; in code's blocks too.")
+@click.option("--set", "options", metavar="OPTION=VALUE", multiple=True, help="An option; again for another one.")
+@click.option("--seed", metavar="S", help="The same as --set seed=S.")
+@click.option("--report", is_flag=True, help="At the end, say on stderr what is in force, and who asked for it.")
+@click.option(
+    "--bare-names/--no-bare-names", default=True, help="Whether DETERMINISTIC, SEED and USE_AMP are options (they are)."
+)
+@click.pass_context
+def run(
+    ctx: click.Context, profile: str | None, options: tuple[str, ...], seed: str | None, report: bool, bare_names: bool
+) -> None:
+    r"""Run a script as python does, under a profile.
+
+    \b
+        torchturbo run --profile fast train.py --epochs 3
+        torchturbo run --set num_threads=4 --report -m package.train
+        torchrun --nproc-per-node 2 -m torchturbo run train.py
+
+    Without --profile it is that of TORCHTURBO_PROFILE, or of the file that configures torchturbo, or fast.
+    """
+    theirs, module = ctx.meta[_SCRIPT]
+    if not theirs:
+        raise click.UsageError("what is to be run is missing: a script, '-m module', or '-' for stdin", ctx)
+    script, *arguments = theirs
+    if not module:
+        from torchturbo.cli._script import refuse_missing
+
+        refuse_missing(script)
+    try:
+        others = _sources.read(
+            os.environ,
+            Path.cwd(),
+            command=_written(options, seed),
+            profile=profile,
+            bare=_bare(os.environ) if bare_names else None,
+        )
+        _sources.settle(others)
+        around = started_right()
+    except TurboError as error:
+        raise click.UsageError(str(error), ctx) from None
+    if others.disabled is None and bare_names:
+        _say_what_is_not_there(os.environ)
+    raise Launch(lambda: launched(around, script, tuple(arguments), module=module, report=report))
+
+
+def _written(options: tuple[str, ...], seed: str | None) -> dict[str, Given]:
+    written = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise OptionValueError(f"--set {text}: expected OPTION=VALUE, as --set num_threads=4")
+        written[name.strip()] = Given(value, f"--set {text}")
+    if seed is not None:
+        written["seed"] = Given(seed, f"--seed {seed}")
+    return written
+
+
+def _bare(environ: Mapping[str, str]) -> dict[str, Given]:
+    return {option: Given(environ[name], name) for name, option in _BARE.items() if environ.get(name)}
+
+
+def _say_what_is_not_there(environ: Mapping[str, str]) -> None:
+    for name in _NOT_YET:
+        if environ.get(name):
+            click.echo(
+                f"torchturbo: {name}={environ[name]} changes nothing: data loaders are as the script makes them "
+                "(--no-bare-names takes this line away)",
+                file=sys.stderr,
+            )
