@@ -39,9 +39,12 @@ if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     process = context.Process(target=in_child, args=(queue,))
-    process.start()
-    process.join()
-    child = queue.get() if process.exitcode == 0 else None  # python cannot spawn from a folder's __main__.py
+    if "spawn" in sys.argv:
+        process.start()
+        process.join()
+    else:
+        queue.put(None)
+    child = queue.get()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         warnings.warn("once")
@@ -52,10 +55,10 @@ if __name__ == "__main__":
         "loader": repr(type(__loader__)), "get_source": __loader__.get_source(__loader__.name) is not None,
         "is_main": main.__dict__ is globals(), "pickled": pickle.loads(pickle.dumps(Mine)) is Mine,
         "annotations": __annotations__, "builtins": repr(__builtins__),
-        "child": child, "child_code": process.exitcode,
+        "child": child,
         "warned": [(w.filename, w.lineno) for w in caught], "registry": len(__warningregistry__),
         "source": inspect.getsource(in_child), "line": linecache.getline(__file__, 2),
-        "frame": sys._getframe().f_code.co_filename, "flags": [sys.flags.optimize, sys.flags.dev_mode, sys.warnoptions],
+        "frame": sys._getframe().f_code.co_filename, "flags": [sys.flags.bytes_warning, sys.flags.dev_mode, sys.warnoptions],
         "xoptions": sys._xoptions, "excepthook": sys.excepthook is sys.__excepthook__, "executable": sys.executable,
         "stdin": sys.stdin.read(), "thread": threading.current_thread() is threading.main_thread(),
         "handler": repr(__import__("signal").getsignal(2)),
@@ -162,10 +165,9 @@ class Started:
 
 
 WAYS: dict[str, tuple[tuple[str, ...], str]] = {
-    "script": (("facts.py", "3"), "given"),
-    "relative": (("there/../facts.py",), ""),
-    "link": (("there/link.py", "4"), ""),
-    "module": (("-m", "package.facts", "7"), ""),
+    "script": (("there/../facts.py", "3", "spawn"), "given"),
+    "link": (("there/link.py",), ""),
+    "module": (("-m", "package.facts", "7", "spawn"), ""),
     "folder": (("there", "3"), ""),
     "error": (("deep.py",), ""),
     "hook": (("deep.py", "hook"), ""),
@@ -175,7 +177,7 @@ WAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "broken": (("broken.py",), ""),
 }
 OURS = ("-m", "torchturbo", "run", "--profile", "debug")
-FLAGS = ("-X", "utf8", "-W", "error::FutureWarning", "-O")
+FLAGS = ("-X", "utf8", "-W", "error::FutureWarning", "-b")
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +215,9 @@ def ways(folder: Path) -> dict[str, tuple[Done, Done]]:
 def test_a_script_tells_the_same_of_itself(way: str, ways: dict[str, tuple[Done, Done]]) -> None:
     plain, ours = ways[way]
     assert ours == plain
-    if way in ("script", "relative", "link", "module", "folder"):
+    if way in ("script", "link", "module", "folder"):
         facts, *rest = plain.out.splitlines()
-        assert json.loads(facts)["child_code"] == (1 if way == "folder" else 0)
+        assert bool(json.loads(facts)["child"]) == (way in ("script", "module"))
         assert rest == ["a thread ends later", "at exit"]
 
 
