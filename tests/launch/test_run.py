@@ -244,7 +244,7 @@ def told(folder: Path) -> dict[str, Any]:
         folder,
         (
             *("-X", "utf8", "-W", "error::FutureWarning", "-m", "torchturbo", "run", "--profile", "mine", "--report"),
-            *("--set", "num_threads=1", "child.py"),
+            *("--set", "num_threads=1", "--seed", "7", "child.py"),
         ),
         "",
         {"DETERMINISTIC": "warn", "USE_AMP": "0", "TORCHTURBO_ANOMALY": "1", "NUM_WORKERS": "3"},
@@ -263,12 +263,12 @@ def test_what_is_asked_for_is_in_force_in_the_script_its_blocks_and_spawned_proc
 def test_python_is_started_with_what_the_profile_needs(told: dict[str, Any]) -> None:
     again = subprocess.run(
         [sys.executable, "-c", "print(hash('a word'))"],
-        env={**CLEAN, "PYTHONHASHSEED": "0"},
+        env={**CLEAN, "PYTHONHASHSEED": "7"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told["hash"] == ["0", int(again.stdout)]
+    assert told["hash"] == ["7", int(again.stdout)]
     assert told["cublas"] == ":4096:8"
     assert told["ours"] == []
     assert told["flags"] == [1, ["error::FutureWarning"]]
@@ -279,6 +279,8 @@ def test_the_report_at_the_end_says_who_asked(told: dict[str, Any]) -> None:
     assert "torchturbo: NUM_WORKERS=3 changes nothing: data loaders are as the script makes them" in said
     lines = {line.split()[0]: line for line in said.splitlines() if line.strip()}
     assert "--set num_threads=1" in lines["num_threads"]
+    assert "--seed 7" in lines["seed"]
+    assert "sets of strings have another order" not in said
     assert " USE_AMP " in lines["autocast"]
     assert " DETERMINISTIC " in lines["deterministic"]
     assert " TORCHTURBO_ANOMALY " in lines["anomaly"]

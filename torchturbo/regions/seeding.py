@@ -17,6 +17,10 @@ from torchturbo.settings._base import Setting, Values, Write
 from torchturbo.settings._edits import always, anew
 
 
+_HASHES_ARE_SET = os.environ.get(HASHES.name, "random") not in ("", "random") and not sys.flags.ignore_environment
+"""Whether Python was started with hashes that are the same at each run; its flags tell that of the seed 0 alone."""
+
+
 def _rule(value: int) -> str | None:
     return None if 0 <= value < 2**32 else "expected at least 0 and less than 2**32, as NumPy takes seeds"
 
@@ -32,7 +36,7 @@ def _edits(value: Any, hardware: object) -> tuple[Write, ...]:
 
 def _told() -> str | None:
     """Whether the hashes of strings, and so the order of sets of them, are the same at each run."""
-    if now.seeding is None or not sys.flags.hash_randomization:
+    if now.seeding is None or _HASHES_ARE_SET or not sys.flags.hash_randomization:
         return None
     return (
         "sets of strings have another order at each run, since Python reads PYTHONHASHSEED when it starts: start it "
