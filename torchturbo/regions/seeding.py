@@ -16,7 +16,6 @@ from torchturbo.regions._streams import seeds
 from torchturbo.settings._base import Setting, Values, Write
 from torchturbo.settings._edits import always, anew
 
-
 _HASHES_ARE_SET = os.environ.get(HASHES.name, "random") not in ("", "random") and not sys.flags.ignore_environment
 """Whether Python was started with hashes that are the same at each run; its flags tell that of the seed 0 alone."""
 
