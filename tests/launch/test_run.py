@@ -29,7 +29,7 @@ class Mine:
     """Pickles by its name in __main__."""
 
 def in_child(queue):
-    queue.put((__name__, sys.argv[1:], sys.path[0], type(pickle.loads(pickle.dumps(Mine()))).__module__))
+    queue.put((__name__, sys.argv[1:], sys.path[0], type(pickle.loads(pickle.dumps(Mine()))).__module__, Mine()))
 
 def late():
     print("at exit", flush=True)
@@ -45,6 +45,8 @@ if __name__ == "__main__":
     else:
         queue.put(None)
     child = queue.get()
+    if child:
+        child = *child[:-1], type(child[-1]) is Mine
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         warnings.warn("once")

@@ -97,7 +97,9 @@ def _new_main() -> ModuleType:
     vars(main).update(__builtins__=builtins, __loader__=BuiltinImporter)
     if sys.version_info < (3, 14):
         main.__annotations__ = {}
-    sys.modules["__main__"] = main
+    # multiprocessing has noted it under a name of its own, by which what spawned processes send back is found.
+    for name in [name for name, known in sys.modules.items() if known is _OURS[-1]]:
+        sys.modules[name] = main
     return main
 
 
