@@ -62,6 +62,10 @@ def _carrying(start: Any) -> Any:
     def popen(process: BaseProcess) -> Any:
         if str(getattr(getattr(process, "_target", None), "__module__", "")).startswith("torch.utils.data."):
             return start(process)
+        if not any(finder.find_spec("torchturbo", None) for finder in sys.meta_path):
+            # Run from a folder of its own, which the script's has replaced in the path that the process gets.
+            sys.stderr.write(f"torchturbo: it is not installed, so {process.name} runs without it\n")
+            return start(process)
         setattr(process, _CARRIED, _Inherited())
         try:
             return start(process)
