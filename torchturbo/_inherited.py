@@ -62,9 +62,9 @@ def _carrying(start: Any) -> Any:
     def popen(process: BaseProcess) -> Any:
         if str(getattr(getattr(process, "_target", None), "__module__", "")).startswith("torch.utils.data."):
             return start(process)
-        if not any(finder.find_spec("torchturbo", None) for finder in sys.meta_path):
+        if not _can_be_imported():
             # Run from a folder of its own, which the script's has replaced in the path that the process gets.
-            sys.stderr.write(f"torchturbo: it is not installed, so {process.name} runs without it\n")
+            sys.stderr.write(f"torchturbo: this one is not installed, so {process.name} runs without it\n")
             return start(process)
         setattr(process, _CARRIED, _Inherited())
         try:
@@ -74,3 +74,10 @@ def _carrying(start: Any) -> Any:
 
     setattr(popen, _CARRIED, True)
     return popen
+
+
+def _can_be_imported() -> bool:
+    """Whether a new process with this one's path finds this very package."""
+    specs = (finder.find_spec("torchturbo", None) for finder in sys.meta_path)
+    found = next(filter(None, specs), None)
+    return found is not None and found.origin == sys.modules["torchturbo"].__file__
