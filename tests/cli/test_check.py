@@ -142,3 +142,75 @@ def test_help_says_what_a_function_has_to_be() -> None:
     assert "def make_step():" in out
     assert 'torchturbo check "train.py:make_step()" --fresh --profile reproducible' in out
     assert "Exit codes: 0 identical, 1 different, 2 wrong usage" in out
+
+
+SCRIPT = """
+import argparse, sys
+import torch
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.5)
+lr = parser.parse_args().lr
+
+def step():
+    return [lr, sys.argv]
+
+def ends():
+    sys.exit(0)
+
+def build():
+    return torch.nn.Linear(3, 3)
+
+def nothing():
+    torch.rand(3)
+"""
+
+
+@pytest.fixture
+def script(train: str, tmp_path: Path) -> Iterator[str]:
+    name = f"script_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(SCRIPT)
+    yield f"{name}.py"
+    sys.modules.pop(name, None)
+
+
+def test_a_script_finds_no_arguments_of_ours(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = ["torchturbo", "check", "--runs", "3"]
+    monkeypatch.setattr(sys, "argv", ours)
+    code, out, _ = run(f"{script}:step", "--json")
+    assert (code, json.loads(out)["values"]) == (0, 2)
+    assert sys.modules[script.removesuffix(".py")].step() == [0.5, ours]
+    assert sys.argv is ours
+
+
+def test_neither_an_exit_nor_nothing_is_identical(script: str, tmp_path: Path) -> None:
+    code, out, err = run(f"{script}:ends")
+    assert (code, out) == (2, "")
+    assert "Error: the function ended by sys.exit(0), so that there is nothing to compare" in err
+    code, out, err = run(f"{script}:nothing")
+    assert (code, out) == (2, "")
+    assert "nothing of the function could be compared" in err
+    (tmp_path / "at_once.py").write_text("import sys\nsys.exit()")
+    code, out, err = run("at_once.py:step")
+    assert (code, out) == (2, "")
+    assert "at_once.py ended by sys.exit() when it was imported, without arguments: put what it does" in err
+
+
+def test_fresh_processes_see_a_model_and_an_exit_as_well(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["torchturbo", "--runs", "3"])
+    code, out, _ = run(f"{script}:build", "--fresh", "--no-advise", "--json")
+    assert (code, json.loads(out)["difference"]["part"]) == (1, ".weight")
+    code, out, err = run(f"{script}:ends", "--fresh")
+    assert (code, out) == (2, "")
+    assert "the function ended by sys.exit(0), so that there is nothing to compare" in err
+
+
+def test_a_file_of_a_package_is_named_as_one(train: str, tmp_path: Path) -> None:
+    package = tmp_path / "outer" / "inner"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    (package / "train.py").write_text("from .model import make")
+    code, out, err = run("outer/inner/train.py:step")
+    assert (code, out) == (2, "")
+    assert "write outer.inner.train:step, in the folder" in err

@@ -61,11 +61,11 @@ OTHER_NAN = torch.tensor([-1, 0x3F800000], dtype=torch.int32).view(torch.float32
         (torch.ones(2, dtype=torch.complex64), torch.ones(2, dtype=torch.complex64)),
         (torch.eye(2).to_sparse(), torch.eye(2).to_sparse()),
         (torch.arange(6.0).view(2, 3).T, torch.arange(6.0).view(2, 3).T.contiguous()),
-        (object(), object()),
+        ([object(), 1], [object(), 1]),
         (torch.ones(2).to(torch.float8_e5m2), torch.ones(2).to(torch.float8_e5m2)),
         (torch.zeros(2, dtype=torch.uint8).view(torch.uint4), torch.zeros(2, dtype=torch.uint8).view(torch.uint4)),
         (torch.empty(0, 3), torch.empty(0, 3)),
-        (torch.ones(2, device="meta"), torch.ones(2, device="meta")),
+        ([torch.ones(2, device="meta"), 1], [torch.ones(2, device="meta"), 1]),
     ],
 )
 def test_what_is_the_same(one: Any, other: Any) -> None:

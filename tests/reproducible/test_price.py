@@ -71,9 +71,10 @@ def test_no_price_has_a_reason() -> None:
 
 
 def test_an_operation_without_a_deterministic_kernel_has_no_price() -> None:
-    def step() -> None:
+    def step() -> int:
         if torch.are_deterministic_algorithms_enabled():
             raise RuntimeError("put_ does not have a deterministic implementation.\nMore.")
+        return 1
 
     found = check_reproducible(step)
     assert found.identical

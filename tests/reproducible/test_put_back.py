@@ -258,10 +258,11 @@ def test_a_leaf_that_no_module_holds_is_kept_before_its_backward() -> None:
     grad = leaf.grad
     hidden = Hidden(leaf)  # type: ignore[arg-type]
 
-    def step() -> None:
+    def step() -> Any:
         held: Any = hidden.setting
         held.square().sum().backward()
         held.data -= 0.1 * held.grad
+        return held
 
     assert check_reproducible(step, price_seconds=0)
     assert torch.equal(leaf, torch.ones(3))
@@ -427,12 +428,13 @@ def test_containers_of_all_kinds_hold_what_they_held() -> None:
     locked, queue, names = Locked(a=1), deque([1, 2], maxlen=2), {"a"}
     counted = defaultdict(list, {"a": [1]})
 
-    def step() -> None:
+    def step() -> int:
         locked["b"] = 2
         queue.append(3)
         names.add("b")
         counted["a"].append(2)
         counted["b"].append(3)
+        return len(counted)
 
     assert check_reproducible(step, price_seconds=0)
     assert (dict(locked), list(queue), names, dict(counted)) == ({"a": 1}, [1, 2], {"a"}, {"a": [1]})

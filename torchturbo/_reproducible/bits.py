@@ -1,12 +1,11 @@
-"""Tensors and other values, bit by bit: what they are made of, their digests, and how far apart two of them are."""
+"""Tensors, bit by bit: what they are made of, their digests, and how far apart two of them are."""
 
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,49 +103,3 @@ def largest_difference(one: Tensor, other: Tensor) -> float:
     alike = (left == right) | (left.isnan() & right.isnan())
     apart = (left - right).abs().masked_fill(alike, 0.0)
     return float(apart.max()) if not bool(apart.isnan().any()) else float("nan")
-
-
-def leaves(value: Any, path: str = "", within: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """What stands in a value: tensors, arrays and plain values in containers, each with where it stands.
-
-    Args:
-        value: anything. What is no container comes as it is.
-        path: where it stands.
-        within: the containers around it, by identity.
-    """
-    entries = None if id(value) in within else _entries(value)
-    if entries is None:
-        yield path, value
-        return
-    within |= {id(value)}
-    yield path, f"{type(value).__name__} of {len(entries)}"
-    for key, entry in entries:
-        yield from leaves(entry, f"{path}{key}", within)
-
-
-def _entries(value: Any) -> list[tuple[str, Any]] | None:
-    if isinstance(value, Mapping):
-        return [(f"[{key!r}]", its) for key, its in value.items()]
-    if isinstance(value, list | tuple):
-        names = getattr(value, "_fields", None)
-        return [(f".{names[n]}" if names else f"[{n}]", its) for n, its in enumerate(value)]
-    if isinstance(value, set | frozenset):
-        # A set has no order; its elements have, by what they look like.
-        return [(f"{{{n}}}", its) for n, its in enumerate(sorted(value, key=repr))]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = (field.name for field in dataclasses.fields(value) if hasattr(value, field.name))
-        return [(f".{name}", getattr(value, name)) for name in fields]
-    return None
-
-
-def plain(value: Any) -> str:
-    """What two values that are no tensors are compared by: numbers and texts by what they are, others by their type.
-
-    Args:
-        value: anything else than a tensor.
-    """
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | torch.device):
-        return repr(value)
-    if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tobytes") and value.dtype.kind != "O":
-        return f"array {value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()[:16]}"
-    return f"a {type(value).__name__}"

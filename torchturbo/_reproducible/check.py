@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -18,8 +18,9 @@ from torchturbo._reproducible.data import Difference, Price, Reproduction
 from torchturbo._reproducible.fresh import Fresh
 from torchturbo._reproducible.here import Here, moves_on
 from torchturbo._reproducible.price import priced
+from torchturbo._reproducible.record import Record
 from torchturbo._reproducible.settings import Settings, around, named
-from torchturbo._reproducible.target import resolve
+from torchturbo._reproducible.target import as_script, resolve
 from torchturbo.errors import OptionValueError, ReproducibilityError, TargetError
 
 Tell = Callable[[str], None]
@@ -53,14 +54,17 @@ def check(
         )
     _refuse_what_runs_later(function)
     around(settings)  # so that what is wrong is refused before anything runs
-    runner: Here | Fresh
-    if fresh:
-        runner = Fresh(function, args, kwargs)
-    else:
-        called = resolve(function) if isinstance(function, str) else function
-        runner = Here(called, args, kwargs, modules, optimizers)
-    with _progress() as tell:
-        found = _compared(runner, runs, settings, advice=advice, price_seconds=price_seconds, tell=tell)
+    # A script that reads its arguments is to find none: those of this process are not for it.
+    with as_script(function) if isinstance(function, str) else nullcontext():
+        runner: Here | Fresh
+        if fresh:
+            runner = Fresh(function, args, kwargs)
+        else:
+            called = resolve(function) if isinstance(function, str) else function
+            _refuse_what_runs_later(called)
+            runner = Here(called, args, kwargs, modules, optimizers)
+        with _progress() as tell:
+            found = _compared(runner, runs, settings, advice=advice, price_seconds=price_seconds, tell=tell)
     if strict and not found.identical:
         raise ReproducibilityError(f"not reproducible\n{found}")
     return found
@@ -68,9 +72,11 @@ def check(
 
 def _refuse_what_runs_later(function: Any) -> None:
     later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
-    if any(is_one(function) for is_one in later):
+    called = function if inspect.isroutine(function) else vars(type(function)).get("__call__")
+    if any(is_one(each) for is_one in later for each in (function, called)):
+        name = getattr(function, "__qualname__", type(function).__name__)
         raise TargetError(
-            f"{function.__qualname__} does nothing yet when it is called: check a function that runs it to its end, as "
+            f"{name} does nothing yet when it is called: check a function that runs it to its end, as "
             "lambda: asyncio.run(...) or lambda: list(...) do"
         )
     if not callable(function) and not isinstance(function, str):
@@ -89,6 +95,12 @@ def _compared(
         difference = first_difference(first, other, run)
         if difference is not None:
             break
+    if difference is None and not first.tensors + first.values:
+        raise TargetError(
+            "nothing of the function could be compared, so nobody can say whether its runs are identical: it returned "
+            f"{_returned(first)}, called no module, took no optimizer step, and left no tensor that was found. "
+            "Return what is to be compared, as the loss, the model or its state_dict()"
+        )
     told: list[str] = []
     if difference is not None:
         if isinstance(runner, Here) and runner.search.iterators:
@@ -113,10 +125,15 @@ def _compared(
         fresh=runner.fresh,
         settings=named(settings),
         compared=first.tensors,
+        values=first.values,
         steps=first.steps,
         modules=tuple(sorted(first.modules)),
         notes=tuple(runner.notes() if isinstance(runner, Here) else runner.notes),
     )
+
+
+def _returned(record: Record) -> str:
+    return next(event.digest for event in record.events if event.kind == "returned")
 
 
 @contextmanager

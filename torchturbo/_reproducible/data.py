@@ -89,6 +89,7 @@ class Reproduction:
         fresh: whether each run had a process of its own.
         settings: the profile and options that it ran under.
         compared: tensors compared in each run.
+        values: numbers, texts and arrays compared in each run.
         steps: optimizer steps of a run.
         modules: modules that were called, by name.
         notes: what could not be put back or compared, as sentences.
@@ -103,6 +104,7 @@ class Reproduction:
     fresh: bool
     settings: Mapping[str, object]
     compared: int
+    values: int
     steps: int
     modules: tuple[str, ...]
     notes: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,10 @@ from torchturbo._reproducible.settings import Settings, around
 from torchturbo._reproducible.streams import global_streams
 from torchturbo._reproducible.watch import Watch, watching
 from torchturbo._turbo import in_force
+from torchturbo.errors import ReproducibilityError, TargetError
+
+_TOLD = 5
+"""Things that were not compared, that are named one by one."""
 
 
 class Here:
@@ -55,6 +60,7 @@ class Here:
             self.search.of("scaler", active.scaler)
         self.search.settle()
         self.runs = 0
+        self.unseen: list[str] = []
 
     def record(self, settings: Settings, note: str = "", begin: Mapping[str, str] | None = None) -> Record:
         """Runs it once, and puts everything back.
@@ -72,7 +78,13 @@ class Here:
             with watching(watch):
                 with around(settings):
                     returned = self._run()
+                refuse_what_has_not_run(returned)
                 watch.end(returned)
+        except SystemExit as error:
+            raise ReproducibilityError(
+                f"the function ended by sys.exit({'' if error.code is None else repr(error.code)}), so that there is "
+                "nothing to compare: let it return what it has made, and leave sys.exit() to the code that calls it"
+            ) from error
         except Exception as error:
             if note:
                 error.add_note(f"torchturbo: {note}")
@@ -81,6 +93,7 @@ class Here:
             raise
         finally:
             self.keeper.put_back()
+        self.unseen = recorder.record.unseen
         return recorder.record
 
     def seconds(self, settings: Settings) -> float:
@@ -101,12 +114,39 @@ class Here:
             self.keeper.put_back()
 
     def notes(self) -> list[str]:
-        """What could not be put back, as sentences."""
+        """What could not be put back or compared, as sentences."""
+        more = len(self.unseen) - _TOLD
+        return [
+            *(f"{what} cannot be looked into, and was not compared" for what in self.unseen[:_TOLD]),
+            *([f"{more} more such things were not compared"] if more > 0 else []),
+            *self._lost(),
+        ]
+
+    def _lost(self) -> list[str]:
         return [
             f"{self.search.name(tensor)} was written to and is too large to have been copied, so that it is not as it "
             "was: give the function a copy"
             for tensor in self.keeper.lost
         ]
+
+
+def refuse_what_has_not_run(returned: Any) -> None:
+    """Raises where a call has only made what would run later.
+
+    Args:
+        returned: by the call.
+
+    Raises:
+        TargetError: it is a generator or a coroutine; says what to check.
+    """
+    if inspect.iscoroutine(returned):
+        returned.close()  # or Python warns that nobody has awaited it
+    elif not (inspect.isgenerator(returned) or inspect.isasyncgen(returned)):
+        return
+    raise TargetError(
+        f"{returned.__qualname__} has not run: what was called returned a {type(returned).__name__}. Check a function "
+        "that runs it to its end, as lambda: asyncio.run(...) or lambda: list(...) do"
+    )
 
 
 def moves_on(iterators: Sequence[str]) -> str:

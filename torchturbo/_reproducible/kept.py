@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import CellType
 from typing import Any, NamedTuple
 
@@ -11,11 +10,20 @@ import torch
 from torch import Tensor
 
 from torchturbo._reproducible.bits import parts, same_bits, unseen
+from torchturbo._reproducible.holders import (
+    NOTHING,
+    changed,
+    content,
+    fill,
+    set_attributes,
+    set_content,
+    set_global,
+    shallow,
+)
 from torchturbo._reproducible.streams import Stream
 from torchturbo.errors import RestoreError
 
 _set_versions: Any = torch._C._autograd._unsafe_set_version_counter
-_NOTHING = object()
 LARGEST = 64 * 1024**2
 """Bytes up to which a tensor is copied that is no weight, as far as is known: a data set may be larger than memory."""
 ALL = 512 * 1024**2
@@ -108,31 +116,6 @@ def _is_where_it_was(tensor: Tensor, alias: Tensor) -> bool:
     )
 
 
-def _fill(container: Any, copy: Any) -> None:
-    """Gives a container back what it held, if it holds anything else; not one object is exchanged for its equal."""
-    # By the methods of Python's own: a subclass may refuse, or do more (Hugging Face's outputs do).
-    if isinstance(container, dict):
-        plain: Any = OrderedDict if isinstance(container, OrderedDict) else dict
-        now = plain.items(container)
-        if len(now) == len(copy) and all(a is c and b is d for (a, b), (c, d) in zip(now, copy.items(), strict=True)):
-            return
-        plain.clear(container)
-        for key, value in copy.items():
-            plain.__setitem__(container, key, value)
-        return
-    now = list(container)
-    if len(now) == len(copy) and all(a is b for a, b in zip(now, copy, strict=True)):
-        return
-    if isinstance(container, list):
-        list.__setitem__(container, slice(None), copy)
-    elif isinstance(container, set):
-        set.clear(container)
-        set.update(container, copy)
-    else:
-        deque.clear(container)
-        deque.extend(container, copy)
-
-
 class Keeper:
     """All that has been kept so far. What is met later is kept when it is met, before anything has changed it.
 
@@ -142,9 +125,10 @@ class Keeper:
 
     def __init__(self) -> None:
         self.tensors: dict[int, KeptTensor] = {}
-        self._containers: dict[int, tuple[Any, Any]] = {}
-        self._arrays: dict[int, tuple[Any, Any]] = {}
-        self._cells: dict[int, tuple[CellType, Any]] = {}
+        self._containers: dict[int, tuple[Any, tuple[str, Any]]] = {}
+        self._arrays: dict[int, tuple[Any, tuple[str, Any]]] = {}
+        self._classes: dict[int, tuple[type, tuple[str, dict[str, Any]]]] = {}
+        self._cells: dict[int, tuple[CellType, tuple[str, Any]]] = {}
         self._globals: dict[tuple[int, str], tuple[dict[str, Any], Any]] = {}
         self._streams: dict[int, tuple[Stream, Any]] = {}
         self._room = self._settled_room = ALL
@@ -167,25 +151,27 @@ class Keeper:
         if kept.grad is not None:
             self.tensor(kept.grad)
 
-    def container(self, container: Any) -> bool:
-        """Keeps what a dictionary, list, set or deque holds; returns whether it was not kept already."""
-        if id(container) in self._containers:
-            return False
-        self._containers[id(container)] = container, _shallow(container)
-        return True
+    def container(self, name: str, container: Any) -> None:
+        """Keeps what a dictionary, list, set or deque holds."""
+        if id(container) not in self._containers:
+            self._containers[id(container)] = container, (name, shallow(container))
 
-    def array(self, array: Any) -> None:
+    def array(self, name: str, array: Any) -> None:
         """Keeps the values of a NumPy array, unless it is large, which data is, or cannot be written to."""
         if array.nbytes <= LARGEST and array.flags.writeable:
-            self._arrays.setdefault(id(array), (array, array.copy()))
+            self._arrays.setdefault(id(array), (array, (name, array.copy())))
 
-    def cell(self, cell: CellType) -> None:
+    def attributes(self, name: str, kind: type) -> None:
+        """Keeps what a class's attributes stand for."""
+        self._classes.setdefault(id(kind), (kind, (f"{name}.", dict(vars(kind)))))
+
+    def cell(self, name: str, cell: CellType) -> None:
         """Keeps what a variable of a closure stands for."""
-        self._cells.setdefault(id(cell), (cell, _content(cell)))
+        self._cells.setdefault(id(cell), (cell, (name, content(cell))))
 
     def variable(self, names: dict[str, Any], name: str) -> None:
         """Keeps what a global variable stands for."""
-        self._globals.setdefault((id(names), name), (names, names.get(name, _NOTHING)))
+        self._globals.setdefault((id(names), name), (names, names.get(name, NOTHING)))
 
     def stream(self, stream: Stream) -> None:
         """Keeps where a random stream stands."""
@@ -200,9 +186,27 @@ class Keeper:
         """Tensors that were written to and that nobody can put back."""
         return [kept.tensor for kept in self.tensors.values() if kept.is_lost]
 
+    def left(self) -> Iterator[tuple[str, Any]]:
+        """What a run has put where something else was, or nothing, and arrays that it has written to, by name."""
+        _, containers, arrays, classes, cells, names = (settled.keys() for _, settled in self._settled[:6])
+        for container, (name, copy) in [self._containers[key] for key in containers]:
+            yield from changed(name, container, copy)
+        for array, (name, copy) in [self._arrays[key] for key in arrays]:
+            if array.tobytes() != copy.tobytes():
+                yield name, array
+        for kind, (name, attributes) in [self._classes[key] for key in classes]:
+            yield from changed(name, dict(vars(kind)), attributes)
+        for cell, (name, before) in [self._cells[key] for key in cells]:
+            if content(cell) is not before:
+                yield name, content(cell)
+        for key in names:
+            held, before = self._globals[key]
+            if held.get(key[1], NOTHING) is not before:
+                yield key[1], held.get(key[1])
+
     def settle(self) -> None:
         """Remembers what is kept by now as what is never forgotten."""
-        kept = (self.tensors, self._containers, self._arrays, self._cells, self._globals, self._streams)
+        kept = (self.tensors, self._containers, self._arrays, self._classes, self._cells, self._globals, self._streams)
         self._settled = [(each, each.copy()) for each in kept]
         self._settled_room = self._room
 
@@ -227,14 +231,16 @@ class Keeper:
             except Exception as error:
                 refused.append((what, error))
 
-        for container, copy in self._containers.values():
-            attempt(f"a {type(container).__name__}", _fill, container, copy)
-        for array, copy in self._arrays.values():
+        for container, (_, copy) in self._containers.values():
+            attempt(f"a {type(container).__name__}", fill, container, copy)
+        for array, (_, copy) in self._arrays.values():
             attempt("an array", array.__setitem__, ..., copy)
-        for cell, content in self._cells.values():
-            attempt("a variable", _set_content, cell, content)
+        for kind, (_, attributes) in self._classes.values():
+            attempt(f"the class {kind.__name__}", set_attributes, kind, attributes)
+        for cell, (_, before) in self._cells.values():
+            attempt("a variable", set_content, cell, before)
         for (_, name), (names, value) in self._globals.items():
-            attempt(name, _set_global, names, name, value)
+            attempt(name, set_global, names, name, value)
         with unseen():
             for kept in self.tensors.values():
                 attempt(f"a tensor of shape {tuple(kept.alias.shape)}", kept.put_back)
@@ -247,34 +253,3 @@ class Keeper:
 
 def _size(tensor: Tensor) -> int:
     return sum(part.nbytes for _, part in parts(tensor))
-
-
-def _shallow(container: Any) -> Any:
-    # As a plain one: the copy is ours, and a subclass may do as it likes when it is made.
-    return dict(container) if isinstance(container, dict) else list(container)
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _NOTHING
-
-
-def _set_content(cell: CellType, content: Any) -> None:
-    if content is _NOTHING:
-        if _content(cell) is not _NOTHING:
-            del cell.cell_contents
-    elif _content(cell) is not content:
-        cell.cell_contents = content
-
-
-CONTAINERS = dict, list, set, deque
-"""What `Keeper.container` takes."""
-
-
-def _set_global(names: dict[str, Any], name: str, value: Any) -> None:
-    if value is _NOTHING:
-        names.pop(name, None)
-    elif names.get(name, _NOTHING) is not value:
-        names[name] = value

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from torchturbo._reproducible import bits
 from torchturbo._reproducible.streams import Stream, standing
+from torchturbo._reproducible.values import leaves
+from torchturbo._reproducible.words import place
 
 ROOM = 512 * 1024**2
 """Bytes of values that are kept of a run, to tell how far apart those of another are."""
@@ -59,12 +61,16 @@ class Record:
         streams: where the random streams stood, by the number of events that there were by then.
         steps: optimizer steps that it took.
         modules: those that it called.
+        values: how many numbers, texts and arrays it holds.
+        unseen: what could not be looked into, and where it stands.
     """
 
     events: list[Event] = field(default_factory=list)
     streams: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     steps: int = 0
     modules: set[str] = field(default_factory=set)
+    values: int = 0
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def tensors(self) -> int:
@@ -103,10 +109,13 @@ class Recorder:
         """
         step = self.record.steps + 1
         with bits.unseen():
-            for path, leaf in bits.leaves(value):
+            # What goes through modules may hold much that is not theirs; what is returned is meant to be compared.
+            for path, leaf in leaves(value, objects=kind == "returned"):
                 if not isinstance(leaf, Tensor):
-                    said = leaf if isinstance(leaf, str) and leaf is not value else bits.plain(leaf)
-                    self.record.events.append(Event(kind, name, path, call, step, None, (), said))
+                    self.record.events.append(Event(kind, name, path, call, step, None, (), leaf.text))
+                    self.record.values += leaf.is_value
+                    if leaf.unseen:
+                        self.record.unseen.append(f"{place(kind, name, path, call, step)} ({leaf.unseen})")
                     continue
                 for part_name, part in bits.parts(leaf):
                     self.record.events.append(self._tensor((kind, name, path + part_name, call, step), part))

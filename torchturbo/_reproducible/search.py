@@ -13,6 +13,7 @@ import sysconfig
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import EnumType
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -23,7 +24,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import data
 
 from torchturbo._accelerate import scaler_of
-from torchturbo._reproducible.kept import CONTAINERS, Keeper
+from torchturbo._reproducible.holders import CONTAINERS, is_special
+from torchturbo._reproducible.kept import Keeper
 from torchturbo._reproducible.streams import stream_of
 from torchturbo._turbo import turbo
 from torchturbo.errors import TargetError, UnsupportedHere
@@ -128,13 +130,16 @@ class Search:
         return id(value) in self._seen
 
     def _wait(self, name: str, value: Any, own: bool = True) -> None:
-        if not isinstance(value, str | bytes | int | float | complex | type | None) and id(value) not in self._seen:
+        if not isinstance(value, str | bytes | int | float | complex | None) and id(value) not in self._seen:
             self._waiting.append((name, value, own))
 
     def _look(self, name: str, value: Any, own: bool) -> None:
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
+        if isinstance(value, type):
+            self._class(name, value)
+            return
         if callable(value) or isinstance(value, turbo):
             self._scaler(value)
         if isinstance(value, Tensor):
@@ -154,7 +159,7 @@ class Search:
         elif isinstance(value, CONTAINERS):
             self._container(name, value, own)
         elif type(value).__module__ == "numpy" and hasattr(value, "__array_interface__") and hasattr(value, "flags"):
-            self._keeper.array(value)
+            self._keeper.array(name, value)
         elif isinstance(value, tuple):
             self._values((f"{name}[{n}]", each) for n, each in enumerate(value) if len(value) < _LONG)
         elif hasattr(type(value), "__next__"):
@@ -175,7 +180,7 @@ class Search:
         if len(value) >= _LONG:
             return
         if own:
-            self._keeper.container(value)
+            self._keeper.container(name, value)
         entries = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
         for key, entry in entries:
             self._wait(f"{name}[{key!r}]" if isinstance(key, str | int) else name, entry, own)
@@ -193,13 +198,24 @@ class Search:
         elif not own and is_foreign(module):
             return
         if own:
-            self._keeper.container(attributes)
+            self._keeper.container(f"{name}.", attributes)
         for key, entry in list(attributes.items()):
             inner = isinstance(value, nn.Module | Optimizer) and key.startswith("_")
             self._wait(name if inner else f"{name}.{key}", entry, own)
-        call = vars(type(value)).get("__call__")
-        if own and isinstance(call, FunctionType) and is_own(module):
-            self._wait(name, call)
+        if own:
+            self._wait(type(value).__name__, type(value))
+
+    def _class(self, name: str, kind: type) -> None:
+        """Looks at what the methods of a class use, and at its own attributes."""
+        if not is_own(kind.__module__):
+            return
+        for each in kind.__mro__:
+            if is_own(each.__module__) and not isinstance(each, EnumType):
+                self._keeper.attributes(name, each)
+                for key, entry in list(vars(each).items()):
+                    for inner in _behind(entry):
+                        if isinstance(inner, FunctionType) or not is_special(key):
+                            self._wait(key if isinstance(inner, FunctionType) else f"{name}.{key}", inner)
 
     def _module(self, name: str, module: nn.Module) -> None:
         for path, each in module.named_modules(remove_duplicate=True):
@@ -240,8 +256,7 @@ class Search:
             names = function.__code__.co_varnames[: function.__code__.co_argcount]
             self._wait(names[number - len(function.__defaults__ or ())], default)
         self._values((function.__kwdefaults__ or {}).items())
-        if "__wrapped__" in vars(function):
-            self._wait(function.__name__, vars(function)["__wrapped__"])
+        self._container(function.__name__, vars(function), True)
         used = {name for code in _codes(function.__code__) for name in code.co_names}
         for name in _stored(function.__code__):
             self._keeper.variable(function.__globals__, name)
@@ -254,9 +269,20 @@ class Search:
                 self._wait(name, value)
 
     def _cell(self, name: str, cell: CellType) -> None:
-        self._keeper.cell(cell)
+        self._keeper.cell(name, cell)
         with suppress(ValueError):
             self._wait(name, cell.cell_contents)
+
+
+def _behind(attribute: Any) -> tuple[Any, ...]:
+    """What an attribute of a class stands for: itself, or the functions behind it."""
+    if isinstance(attribute, staticmethod | classmethod):
+        return (attribute.__func__,)
+    if isinstance(attribute, property):
+        return attribute.fget, attribute.fset, attribute.fdel
+    if isinstance(attribute, functools.cached_property):
+        return (attribute.func,)
+    return (attribute,)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,21 @@ HOW = (
     "write FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as in train.py:step; with () after it, as in "
     "train.py:make_step(), what it returns is checked"
 )
+
+
+@contextmanager
+def as_script(text: str) -> Iterator[None]:
+    """A block in which `sys.argv` is that of a script that was started without arguments.
+
+    Args:
+        text: the function's name, as `resolve` takes it.
+    """
+    before = sys.argv
+    sys.argv = [text.rpartition(":")[0]]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def resolve(text: str) -> Callable[..., Any]:
@@ -33,7 +49,13 @@ def resolve(text: str) -> Callable[..., Any]:
     name = name.removesuffix("()")
     if not where or not name:
         raise TargetError(f"{text!r} names no function: {HOW}")
-    found: Any = _module(where, text)
+    try:
+        found: Any = _module(where, text)
+    except SystemExit as error:
+        raise TargetError(
+            f"{where} ended by sys.exit({'' if error.code is None else repr(error.code)}) when it was imported, "
+            'without arguments: put what it does as a script under if __name__ == "__main__":'
+        ) from error
     for part in name.split("."):
         if not hasattr(found, part):
             known = [each for each, value in vars(found).items() if callable(value) and not each.startswith("_")]
@@ -41,7 +63,10 @@ def resolve(text: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise TargetError(f"{text} is a {type(found).__name__}, and no function: {HOW}")
-    made = found() if makes else found
+    try:
+        made = found() if makes else found
+    except SystemExit as error:
+        raise TargetError(f"{text} ended by sys.exit(), and returned no function to be checked") from error
     if not callable(made):
         raise TargetError(f"{text} returned a {type(made).__name__}, and no function to be checked")
     function: Callable[..., Any] = made
@@ -75,7 +100,21 @@ def _module(where: str, text: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, ImportError) and "no known parent package" in str(error):
+            folder, dotted = _in_its_package(path)
+            raise TargetError(
+                f"{where} imports from the package that it is in, which only works where it is imported as a part of "
+                f"it: write {dotted}:{text.rpartition(':')[2]}, in the folder {folder}"
+            ) from error
         raise
     return module
+
+
+def _in_its_package(path: Path) -> tuple[Path, str]:
+    """The folder that a file's package is imported from, and the file's name as a module there."""
+    folder, names = path.parent.parent, [path.parent.name, path.stem]
+    while (folder / "__init__.py").exists() and folder.name:
+        folder, names = folder.parent, [folder.name, *names]
+    return folder, ".".join(names)

@@ -17,6 +17,7 @@ from torchturbo._dynamo import untraced
 from torchturbo._reproducible.kept import Keeper
 from torchturbo._reproducible.record import Recorder
 from torchturbo._reproducible.search import Search
+from torchturbo._reproducible.values import leaves
 from torchturbo.regions._calls import module_calls
 from torchturbo.regions._leaves import Graph, as_leaves
 from torchturbo.regions._others import is_fx_tracing
@@ -164,6 +165,11 @@ class Watch:
             for parameter in _parameters(optimizer):
                 if parameter in optimizer.state:
                     recorder.add("end", f"{name}.state[{search.name(parameter)}]", optimizer.state[parameter])
+        for name, value in self._keeper.left():
+            # Numbers are not compared: many are times.
+            for path, leaf in leaves(value, objects=False):
+                if id(leaf) not in self._tensors if isinstance(leaf, Tensor) else leaf.is_array:
+                    recorder.add("end", name + path, leaf)
         recorder.look_at_streams()
         recorder.record.modules = set(self._calls)
 

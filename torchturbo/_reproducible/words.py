@@ -66,7 +66,8 @@ def what(found: Reproduction) -> Iterator[str]:
         yield f"The first difference, in run {found.difference.run}: {found.difference}."
     modules = f"{len(found.modules)} module{'s' if len(found.modules) != 1 else ''}"
     steps = f"{found.steps} optimizer step{'s' if found.steps != 1 else ''}"
-    yield f"{found.compared} tensors of a run were compared: {modules}, {steps}, what was returned and what was left."
+    compared = f"{found.compared} tensors" if found.compared else f"No tensor, and {found.values} other values"
+    yield f"{compared} of a run were compared: {modules}, {steps}, what was returned and what was left."
 
 
 def price(its: Price | None, unpriced: str | None) -> str:
