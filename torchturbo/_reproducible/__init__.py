@@ -38,7 +38,8 @@ def check_reproducible(
 
     Compared are, in the order of the program: the weights of each model when it is first called, what goes into it,
     what each module gives, gradients and parameters at each optimizer step, what the function returns (modules,
-    optimizers and other objects by what they hold), and what it leaves in tensors, arrays and optimizers. -0.0 is not 0.0; any NaN is any other NaN.
+    optimizers and other objects by what they hold), and what it leaves in tensors, arrays and optimizers.
+    -0.0 is not 0.0; any NaN is any other NaN.
 
     Afterwards everything is as it was: parameters, buffers, gradients, optimizers and their state, random streams of
     Python, NumPy and torch, and variables of the function's own code. So too where it raises.
@@ -61,7 +62,8 @@ def check_reproducible(
         **options: options that beat the profile's.
 
     Raises:
-        ReproducibilityError: `strict`, and the runs differ; or a fresh process failed, or the function ended by `sys.exit`.
+        ReproducibilityError: `strict`, and the runs differ; a fresh process failed; or the function
+            ended by `sys.exit`.
         TargetError: there is no such function, another process could not import it, it returned a generator or a
             coroutine that has not run, or there was nothing that could be compared.
         OptionValueError: `runs` is less than 2, or an option does not take its value.
