@@ -122,7 +122,7 @@ def test_what_cannot_go_to_another_process_is_refused(monkeypatch: pytest.Monkey
         TargetError, match="was written into a notebook or a prompt: write it into a file and import it"
     ):
         check_reproducible(in_a_prompt, fresh=True)
-    monkeypatch.setenv("TORCHTURBO_CHECKS_IN_THIS_PROCESS", "1")
+    monkeypatch.setenv("_TORCHTURBO_CHECKS_IN_THIS_PROCESS", "1")
     with pytest.raises(TargetError, match='put the call under if __name__ == "__main__":'):
         check_reproducible(faults.over_a_set, fresh=True)
 

@@ -25,7 +25,7 @@ from torchturbo._reproducible.streams import global_streams, standing
 from torchturbo._reproducible.target import resolve
 from torchturbo.errors import ReproducibilityError, TargetError
 
-_WITHIN = "TORCHTURBO_CHECKS_IN_THIS_PROCESS"
+_WITHIN = "_TORCHTURBO_CHECKS_IN_THIS_PROCESS"
 _ORDER, _ANSWER, _SAID = "order.pickle", "answer.pickle", "said.txt"
 
 
