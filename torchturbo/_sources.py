@@ -96,7 +96,7 @@ def sources() -> Sources:
     """
     global _known
     if _known is None:
-        _known = read(os.environ, _folder())
+        _known = read(os.environ, folder())
     return _known
 
 
@@ -122,10 +122,11 @@ def settled(instead: Sources | None) -> Iterator[None]:
         _known = before
 
 
-def _folder() -> Path | None:
+def folder() -> Path | None:
+    """Where a file is looked for from, upwards; None where the working directory has been removed."""
     try:
         return Path.cwd()
-    except OSError:  # the working directory has been removed: there is nowhere to look from
+    except OSError:
         return None
 
 

@@ -24,10 +24,7 @@ def started_right() -> turbo:
     """The block for a script, in a process that was started with what the block needs.
 
     Python reads PYTHONHASHSEED when it starts, so it is started again where that has to be another one, in the same
-    process and with the same flags.
-
-    Raises:
-        UnsupportedHere: never; what this machine cannot do is left out and told in the report.
+    process and with the same flags. What this machine cannot do is left out, and told in the report.
     """
     again = os.environ.pop(_AGAIN, None) == str(os.getpid())
     around = turbo()

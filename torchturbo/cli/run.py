@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
@@ -87,7 +86,7 @@ def run(
     try:
         others = _sources.read(
             os.environ,
-            Path.cwd(),
+            _sources.folder(),
             command=_written(options, seed),
             profile=profile,
             bare=_bare(os.environ) if bare_names else None,
