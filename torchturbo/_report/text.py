@@ -35,11 +35,11 @@ def show(report: Report) -> None:
     console.file.write(captured.get().encode(console.encoding, "backslashreplace").decode(console.encoding))
 
 
-def plain(report: Report, width: int) -> str:
-    """A report as text without colours, in lines of at most `width` columns."""
+def plain(told: RenderableType, width: int) -> str:
+    """What rich can lay out, as text without colours, in lines of at most `width` columns."""
     console = Console(file=StringIO(), width=width, color_system=None, force_jupyter=False, legacy_windows=False)
     with console.capture() as captured:
-        console.print(report)
+        console.print(told)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 

@@ -132,7 +132,7 @@ class Reproduction:
         Args:
             width: columns that lines may take.
         """
-        from torchturbo._reproducible.text import plain
+        from torchturbo._report.text import plain
 
         return plain(self, width)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import StringIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
@@ -23,14 +22,6 @@ def show(found: Reproduction) -> None:
         told = "".join(f"{line.rstrip()}\n" for line in told.splitlines())
     # A name that cannot be written there must not raise.
     console.file.write(told.encode(console.encoding, "backslashreplace").decode(console.encoding))
-
-
-def plain(found: Reproduction, width: int) -> str:
-    """What was found as text without colours, in lines of at most `width` columns."""
-    console = Console(file=StringIO(), width=width, color_system=None, force_jupyter=False, legacy_windows=False)
-    with console.capture() as captured:
-        console.print(found)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 @dataclass(frozen=True, slots=True)

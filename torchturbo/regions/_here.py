@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CodeType, FrameType, FunctionType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -246,12 +246,10 @@ def _standing_in(device_type: str = "cuda") -> Any:
 @untraced
 def _autocast_of_a_checkpoint(device_type: str) -> Any:
     _forward_begins(thread.here)
-    return FunctionType(_CODE, _CHECKPOINT)(device_type)
+    return _checkpoints.theirs(device_type)
 
 
-_CHECKPOINT = vars(torch.utils.checkpoint)
-_FUNCTION: Any = _CHECKPOINT["_get_autocast_kwargs"]
-_CODE: CodeType = _FUNCTION.__code__
+_FUNCTION: Any = vars(torch.utils.checkpoint)["_get_autocast_kwargs"]
 _checkpoints = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _autocast_of_a_checkpoint))
 """What a checkpoint asks first, to run its forward again as it runs it now."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 @untraced
 def _scale(own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = FunctionType(_THEIRS, vars(_MODULE))(own, *args, **kwargs)
+    result = scale_calls.theirs(own, *args, **kwargs)
     here = thread.here
     if (here.scaler is not None or here.accumulating is not None) and own.is_enabled():
         for each in (result,) if isinstance(result, Tensor) else result if isinstance(result, list | tuple) else ():
@@ -40,9 +39,7 @@ def _scale(own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return result
 
 
-_MODULE = torch.amp.grad_scaler
 _FUNCTION: Any = vars(torch.amp.GradScaler)["scale"]
-_THEIRS = _FUNCTION.__code__
 scale_calls = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _scale))
 """`torch.amp.GradScaler.scale`, watched while some thread scales or accumulates."""
 

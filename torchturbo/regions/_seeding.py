@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from operator import attrgetter
@@ -15,6 +14,7 @@ from torchturbo.errors import DeterminismWarning
 from torchturbo.regions._epochs import Epoch, length
 from torchturbo.settings._base import Cell, Write
 from torchturbo.settings._edits import Raw, put_in
+from torchturbo.settings._variables import variable
 
 
 class Position(TypedDict):
@@ -221,19 +221,5 @@ def seeding_in(writes: tuple[Write, ...]) -> Seeding | None:
     return put
 
 
-_VARIABLE = "PYTHONHASHSEED"
-
-
-def _read_variable() -> str | None:
-    return os.environ.get(_VARIABLE)
-
-
-def _write_variable(raw: str | None, over: Raw) -> None:
-    if raw is None:
-        os.environ.pop(_VARIABLE, None)
-    else:
-        os.environ[_VARIABLE] = raw
-
-
-HASHES = Cell(_VARIABLE, "process", _read_variable, _write_variable)
+HASHES = variable("PYTHONHASHSEED")
 """The order of sets of strings in processes that are started meanwhile; this one has read it when it started."""

@@ -161,13 +161,12 @@ def _standing_in(self: Any) -> Any:
 
 @untraced
 def _patch_step_function(optimizer: Any) -> None:
-    FunctionType(_PATCH_CODE, _MODULE)(optimizer)
+    _first_of_a_class.theirs(optimizer)
     for kind in type(optimizer).__mro__:
         _exchange(kind)
 
 
 _PATCH: Any = vars(_Optimizer)["_patch_step_function"]
-_PATCH_CODE = _PATCH.__code__
 _first_of_a_class = Exchange(_PATCH, code_like(_PATCH, _standing_in, _patch_step_function))
 """What wraps the ``step`` of a class when its first optimizer is made."""
 

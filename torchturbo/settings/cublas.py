@@ -13,6 +13,7 @@ from torchturbo.hardware import Hardware
 from torchturbo.settings._base import TORCH, Cell, Setting, Values, cell, choice, simple
 from torchturbo.settings._callers import users_frame, warn_at
 from torchturbo.settings._edits import Raw
+from torchturbo.settings._variables import variable
 
 _C: Any = torch._C
 
@@ -110,8 +111,7 @@ linalg_library = _library("linalg", _C._LinalgBackend, ("default", "cusolver", "
 _VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 
 
-def _read_variable() -> str | None:
-    return os.environ.get(_VARIABLE)
+_variable = variable(_VARIABLE)
 
 
 class _Asked(str):
@@ -137,10 +137,7 @@ def _write_variable(raw: str | None, over: Raw) -> None:
         _started.known, _started.value = True, over
     if isinstance(raw, _Asked):
         _tell(raw)
-    if raw is None:
-        os.environ.pop(_VARIABLE, None)
-    else:
-        os.environ[_VARIABLE] = raw
+    _variable.write(raw, over)
 
 
 def _comes_too_late(asked: str) -> str | None:
@@ -167,7 +164,7 @@ def _told() -> str | None:
 
 
 cublas_workspace = simple(
-    Cell(_VARIABLE, "process", _read_variable, _write_variable),
+    Cell(_VARIABLE, "process", _variable.read, _write_variable),
     help=f"cuBLAS's workspace, which cuBLAS reads when CUDA starts: the environment's {_VARIABLE}.",
     values=Values(
         kind=str,
