@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks import _record
 from torchturbo import accelerate, hardware, turbo
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 BURST = 200
 """Entries and exits in one timed burst."""
@@ -213,7 +213,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
         with _fast:
             taken[re_entry.__name__] = _burst(re_entry)
             taken[decorated_re_entry.__name__] = _burst(decorated_re_entry)
-        with pretend("H100"):
+        with pretend_hardware("H100"):
             taken["turbo_block_pretending_h100"] = _burst(turbo_block)
         if each >= 5:  # the first rounds warm up
             for name, sample in taken.items():

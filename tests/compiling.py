@@ -20,7 +20,7 @@ from tests.witness.children import in_child
 from tests.witness.reading import differences
 from torchturbo import accelerate, turbo
 from torchturbo.settings._base import TORCH
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 CONTEXT = memory.locate()
 
@@ -55,13 +55,13 @@ if hasattr(torch._C, "_set_fp32_precision_setter"):
 
 
 def blocks() -> None:
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         with turbo("max"):
             compile_something()
             with turbo("exact"):
                 compile_something()
         accelerate(compile_something)()
-    with pretend("cpu-bf16"), turbo("fast"):
+    with pretend_hardware("cpu-bf16"), turbo("fast"):
         compile_something()
 
 

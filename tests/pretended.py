@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,5 +20,5 @@ def optimizers_are_loaded() -> None:
 
 @pytest.fixture(autouse=True)
 def cpu_with_bf16() -> Iterator[None]:
-    with pretend("cpu-bf16"):
+    with pretend_hardware("cpu-bf16"):
         yield

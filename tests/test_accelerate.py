@@ -18,7 +18,7 @@ from torch import nn
 
 from torchturbo import Profile, accelerate
 from torchturbo.errors import UnsupportedHere
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 def anomaly() -> bool:
@@ -59,7 +59,7 @@ class Looker:
 
 
 def test_bare_and_with_arguments() -> None:
-    with pretend("cpu-bf16"):
+    with pretend_hardware("cpu-bf16"):
         bare = accelerate(lambda: torch.is_autocast_enabled("cpu"))
         called = accelerate()(lambda: torch.is_autocast_enabled("cpu"))
         given = accelerate(profile="exact", autocast="bf16")(lambda: torch.is_autocast_enabled("cpu"))
@@ -97,7 +97,7 @@ def test_a_modules_forward() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x)
 
-    with pretend("cpu-bf16"):
+    with pretend_hardware("cpu-bf16"):
         model = Half(4, 4)
         assert model(torch.ones(2, 4)).dtype is torch.bfloat16
         assert copy.deepcopy(model)(torch.ones(2, 4)).dtype is torch.bfloat16
@@ -146,7 +146,7 @@ def test_many_threads_at_once() -> None:
 def test_strictly() -> None:
     called = []
     strict = accelerate(lambda: called.append(1), strict=True)
-    with pretend("cpu"), pytest.raises(UnsupportedHere):
+    with pretend_hardware("cpu"), pytest.raises(UnsupportedHere):
         strict()
     assert called == []
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tests.dynamo import compiled_by_dynamo
 from torchturbo import accelerate, turbo
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 # torch's own warnings about its own code: tracing an optimizer loads what torch calls deprecated, and Dynamo looks at
 # the gradient of every tensor that crosses a break in a graph.
@@ -45,7 +45,7 @@ def compiler() -> None:
 def fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR", "")  # inductor leaves an address in it
     torch.compiler.reset()
-    with pretend("cpu-bf16"):
+    with pretend_hardware("cpu-bf16"):
         yield
     torch.compiler.reset()
 
@@ -192,7 +192,7 @@ def test_a_recompilation_would_be_seen() -> None:
 
 
 def test_on_a_gpu_with_tf32_there_is_one_graph_a_state() -> None:
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         assert compilations(nullcontext(), turbo("fast"), turbo("fast"), nullcontext()) == [1] + [2] * 7
 
 

@@ -12,7 +12,7 @@ import torch
 from torchturbo import turbo
 from torchturbo._turbo import in_force
 from torchturbo.errors import WrongThreadError
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 def anomaly() -> bool:
@@ -117,7 +117,7 @@ def test_an_exception_comes_out_as_it_is(error: type[BaseException]) -> None:
 
 
 def test_threads_share_what_the_process_shares_and_nothing_else() -> None:
-    with pretend("cpu-bf16"), turbo("inference", anomaly=True), ThreadPoolExecutor(1) as pool:
+    with pretend_hardware("cpu-bf16"), turbo("inference", anomaly=True), ThreadPoolExecutor(1) as pool:
         found = pool.submit(lambda: (anomaly(), autocast(), torch.is_grad_enabled())).result()
         assert found == (True, False, True)
         assert (anomaly(), autocast(), torch.is_grad_enabled()) == (True, True, False)

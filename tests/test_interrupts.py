@@ -18,7 +18,7 @@ import pytest
 from tests.laws.look import differences, look
 from torchturbo import accelerate
 from torchturbo._turbo import _LOCK, in_force
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 class Interrupt:
@@ -75,7 +75,7 @@ def lock_is_free() -> bool:
 @pytest.mark.parametrize("machine", ["cpu-bf16", "A100"])
 @pytest.mark.parametrize("profile", ["fast", "exact"])
 def test_a_decorated_call_leaves_nothing_wherever_it_is_interrupted(machine: str, profile: str) -> None:
-    with pretend(machine):
+    with pretend_hardware(machine):
         call: Callable[[], None] = accelerate(profile=profile)(lambda: None)
         call()
         before = look()

@@ -25,7 +25,7 @@ from torchturbo.errors import (
     UnsupportedHere,
     WrongThreadError,
 )
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 MESSAGES: list[tuple[Callable[[], object], type[BaseException], str]] = []
 
@@ -143,7 +143,7 @@ says(AttributeError, "a Profile cannot be changed; combine it: profile | Profile
     lambda: setattr(PROFILES["fast"], "tf32", False)
 )
 says(OptionValueError, "There is no pretend machine 'A10': did you mean 'A100' or 'V100' or 'H100'?")(
-    lambda: pretend("A10")
+    lambda: pretend_hardware("A10")
 )
 
 # ---------------------------------------------------------------------------------------------------------- targets
@@ -177,7 +177,7 @@ says(TargetError, "accelerate('max'): a profile goes by keyword, accelerate(prof
 
 
 def _enter(*machine: str, **options: Any) -> None:
-    with pretend(machine[0]), turbo(machine[1], strict=True, **options):
+    with pretend_hardware(machine[0]), turbo(machine[1], strict=True, **options):
         pytest.fail("the block was entered")
 
 

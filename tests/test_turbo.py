@@ -12,7 +12,7 @@ import torch
 import torchturbo
 from torchturbo import PROFILES, Profile, turbo
 from torchturbo.errors import OptionNameError, OptionValueError, ProfileNameError, TurboError, UnsupportedHere
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 def anomaly() -> bool:
@@ -47,7 +47,7 @@ def test_a_profile_may_be_ones_own() -> None:
 
 
 def test_options_beat_the_profile_whatever_the_profile() -> None:
-    with pretend("cpu-bf16"):
+    with pretend_hardware("cpu-bf16"):
         with turbo("exact", autocast="bf16"):
             assert autocast()
         with turbo("fast", autocast=None):
@@ -109,7 +109,7 @@ def convolutions() -> str:
 def test_a_name_for_several_settings_gives_way_to_theirs(
     profile: str, options: dict[str, Any], matmul: str, cudnn: str
 ) -> None:
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         block = turbo(profile, **options)
         assert (decided(block, MATMUL).value, decided(block, CUDNN).value) == (matmul, cudnn)
         with block:
@@ -118,7 +118,7 @@ def test_a_name_for_several_settings_gives_way_to_theirs(
 
 
 def test_each_decision_says_who_asked() -> None:
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         assert decided(turbo("fast"), MATMUL).origin == "profile fast, tf32=True"
         assert decided(turbo("fast", tf32=False), MATMUL).origin == "argument, tf32=False"
         assert decided(turbo("fast", matmul_precision="high"), MATMUL).origin == "argument"
@@ -130,7 +130,7 @@ def test_each_decision_says_who_asked() -> None:
 
 def test_what_has_no_effect_here_is_left_out_and_says_why() -> None:
     before = torch.backends.cudnn.benchmark
-    with pretend("cpu"):
+    with pretend_hardware("cpu"):
         decision = decided(turbo("fast"), "cudnn_benchmark")
         with turbo("fast"):
             assert torch.backends.cudnn.benchmark == before
@@ -141,13 +141,13 @@ def test_what_has_no_effect_here_is_left_out_and_says_why() -> None:
 @pytest.mark.parametrize("machine", ["cpu", "T4", "apple"])
 def test_strictly_it_is_an_error(machine: str) -> None:
     block = turbo("fast", strict=True, anomaly=True)
-    with pretend(machine), pytest.raises(UnsupportedHere), block:
+    with pretend_hardware(machine), pytest.raises(UnsupportedHere), block:
         pytest.fail("the block was entered")
     assert not anomaly()
 
 
 def test_strictly_on_a_machine_that_can() -> None:
-    with pretend("A100"), turbo("fast", strict=True) as active:
+    with pretend_hardware("A100"), turbo("fast", strict=True) as active:
         assert active.plan.refused == ()
         assert torch.backends.cudnn.benchmark
 
@@ -155,9 +155,9 @@ def test_strictly_on_a_machine_that_can() -> None:
 def test_one_block_follows_the_machine() -> None:
     block = turbo("fast", strict=True)
     for _ in range(2):
-        with pretend("A100"), block:
+        with pretend_hardware("A100"), block:
             assert torch.is_autocast_enabled("cuda")
-        with pretend("cpu"), pytest.raises(UnsupportedHere), block:
+        with pretend_hardware("cpu"), pytest.raises(UnsupportedHere), block:
             pytest.fail("the block was entered")
 
 

@@ -10,7 +10,7 @@ import torch
 from torchturbo.errors import OptionValueError, near
 from torchturbo.hardware import Build, Cpu, Gpu, Hardware, Mps, _pretending
 
-__all__ = ["MACHINES", "pretend"]
+__all__ = ["MACHINES", "pretend_hardware"]
 
 # -- pretend machines ------------------------------------------------------------
 
@@ -76,15 +76,15 @@ MACHINES = MappingProxyType(
 """Machines to pretend, by name, with the facts that they report of themselves."""
 
 
-def pretend(machine: str | Hardware) -> AbstractContextManager[Hardware]:
+def pretend_hardware(machine: str | Hardware) -> AbstractContextManager[Hardware]:
     """Makes `torchturbo.hardware.detect` answer with another machine while the block runs, in every thread.
 
     Only the facts are pretended: torch itself runs where it runs. Blocks nest, and may close in any order:
     the newest one still open is in force, and when all are closed the real machine is back.
 
         >>> from torchturbo.hardware import detect
-        >>> from torchturbo.testing import pretend
-        >>> with pretend("T4") as machine:
+        >>> from torchturbo.testing import pretend_hardware
+        >>> with pretend_hardware("T4") as machine:
         ...     assert detect() is machine
         ...     machine.has_fp16_tensor_cores, machine.has_bf16
         (True, False)

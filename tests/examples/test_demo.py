@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 pytest.importorskip("matplotlib", reason="the examples need the extra 'demo'")
 pytest.importorskip("sklearn", reason="the examples need the extra 'demo'")
@@ -104,7 +104,7 @@ def test_a_machine_without_bf16_is_told_to_expect_nothing(
     machine: str, slow: bool, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = Namespace(size="tiny", steps=4, seed=0, data=Path(data), out=tmp_path / "race.png")
-    with pretend(machine):
+    with pretend_hardware(machine):
         record = demo.compare(asked, Console())
     words = " ".join(capsys.readouterr().out.split())
     sentence = "No speed-up is to be expected here: AMD EPYC 7763 64-Core Processor computes bf16 by emulation"

@@ -10,7 +10,7 @@ from examples.gpt.model import GPT, SIZES
 from examples.gpt.train import loss_on, make_optimizer, step
 from examples.side_by_side import race
 from examples.side_by_side.race import HELD_OUT_BATCHES, LOOKS, STEPS_PER_ROUND, Arm, Race
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 TINY = SIZES["tiny"]
 STEPS = 8  # two whole rounds, and a shorter one
@@ -21,7 +21,7 @@ def run(text: Text) -> tuple[Race, list[str]]:
     """A race on a CPU with bf16, and whose turn it was."""
     turns: list[str] = []
     # An operation with no native bf16 is emulated to the same bits, so this holds on any CPU.
-    with torch.random.fork_rng(devices=[]), pretend("cpu-bf16"):
+    with torch.random.fork_rng(devices=[]), pretend_hardware("cpu-bf16"):
         racing = race.line_up(TINY, seed=5)
         race.run(racing, text, STEPS, lambda arm: turns.append(arm.label))
     return racing, turns
@@ -122,7 +122,7 @@ def test_the_held_out_loss_is_taken_in_float32(text: Text) -> None:
     held_out = [sample(text.held_out, TINY.batch, TINY.context, judge) for _ in range(HELD_OUT_BATCHES)]
     torch.manual_seed(5)
     model = GPT(TINY)
-    with pretend("cpu-bf16"):
+    with pretend_hardware("cpu-bf16"):
         racing = race.line_up(TINY, seed=5)
         racing.turbo.look(held_out)
     with torch.no_grad():

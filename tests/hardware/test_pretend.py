@@ -13,7 +13,7 @@ from tests.hardware.driver import Driver
 from torchturbo import hardware
 from torchturbo.errors import OptionValueError
 from torchturbo.hardware import Hardware, detect
-from torchturbo.testing import MACHINES, pretend
+from torchturbo.testing import MACHINES, pretend_hardware
 
 MIB = 1024**2
 
@@ -34,7 +34,7 @@ MIB = 1024**2
 def test_a_gpu_machine_has_the_facts_of_its_gpu(
     name: str, capability: tuple[int, int], gigabytes: int, tf32: bool, bf16: bool, fp16: bool, fp8: bool
 ) -> None:
-    with pretend(name) as machine:
+    with pretend_hardware(name) as machine:
         (gpu,) = machine.gpus
         assert machine.device_type == "cuda"
         assert machine.build.cuda is not None
@@ -51,7 +51,7 @@ def test_a_gpu_machine_has_the_facts_of_its_gpu(
     ("name", "device", "bf16"), [("cpu-bf16", "cpu", True), ("cpu", "cpu", False), ("apple", "mps", False)]
 )
 def test_a_machine_without_gpu_says_so(name: str, device: str, bf16: bool) -> None:
-    with pretend(name) as machine:
+    with pretend_hardware(name) as machine:
         assert machine.gpus == ()
         assert machine.device_type == device
         assert machine.has_bf16 is bf16
@@ -67,7 +67,7 @@ def test_all_machines_are_known_by_name_and_differ() -> None:
 
 def test_detect_gives_the_very_machine_and_then_the_real_one() -> None:
     real = detect()
-    with pretend("T4") as machine:
+    with pretend_hardware("T4") as machine:
         assert machine is MACHINES["T4"]
         assert detect() is machine
         assert detect() is detect()
@@ -76,7 +76,7 @@ def test_detect_gives_the_very_machine_and_then_the_real_one() -> None:
 
 def test_any_hardware_can_be_pretended() -> None:
     two = dataclasses.replace(MACHINES["T4"], gpus=MACHINES["T4"].gpus * 2)
-    with pretend(two):
+    with pretend_hardware(two):
         assert detect() is two
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_asked_of_the_real_machine_meanwhile(monkeypatch: pytest.Monk
         raise AssertionError("the real machine was asked")
 
     monkeypatch.setattr(hardware, "_ask", ask)
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         assert detect() is MACHINES["A100"]
     with pytest.raises(AssertionError, match="real machine"):
         detect()
@@ -93,28 +93,28 @@ def test_nothing_is_asked_of_the_real_machine_meanwhile(monkeypatch: pytest.Monk
 
 def test_a_machine_found_meanwhile_is_not_lost(driver: Driver) -> None:
     real = detect()
-    with pretend("cpu"):
+    with pretend_hardware("cpu"):
         driver.cards = []
     assert detect() is real
 
 
 def test_a_pretended_machine_cannot_be_read(driver: Driver) -> None:
     assert len(hardware.readings()) == 1
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         assert hardware.readings() == ()
     assert len(hardware.readings()) == 1
 
 
 def test_an_error_inside_ends_it_and_is_the_one_seen() -> None:
     real = detect()
-    with pytest.raises(RuntimeError, match="mine"), pretend("A100"):
+    with pytest.raises(RuntimeError, match="mine"), pretend_hardware("A100"):
         raise RuntimeError("mine")
     assert detect() is real
 
 
 def test_it_holds_in_every_thread() -> None:
     seen: list[Hardware] = []
-    with pretend("H100") as machine:
+    with pretend_hardware("H100") as machine:
         thread = threading.Thread(target=lambda: seen.append(detect()))
         thread.start()
         thread.join(timeout=30)
@@ -128,7 +128,7 @@ def test_the_newest_still_open_is_in_force_and_none_stays(steps: list[str | int]
     opened = []
     for step in steps:
         if isinstance(step, str):
-            block = pretend(step)
+            block = pretend_hardware(step)
             block.__enter__()
             opened.append((block, MACHINES[step]))
         elif opened:
@@ -148,7 +148,7 @@ def test_threads_that_open_and_close_at_once_leave_nothing() -> None:
     def work(name: str) -> None:
         together.wait(timeout=30)
         for _ in range(200):
-            with pretend(name):
+            with pretend_hardware(name):
                 if detect() is real:
                     wrong.append(detect())
 
@@ -174,6 +174,6 @@ def test_threads_that_open_and_close_at_once_leave_nothing() -> None:
 )
 def test_an_unknown_name_names_the_near_ones(name: str, told: str) -> None:
     with pytest.raises(OptionValueError, match="There is no pretend machine") as raised:
-        pretend(name)
+        pretend_hardware(name)
     assert repr(name) in str(raised.value)
     assert told in str(raised.value)

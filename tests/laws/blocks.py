@@ -24,7 +24,7 @@ from tests.laws.timeline import Timeline
 from tests.laws.violation import Violation, holds
 from torchturbo.errors import WrongThreadError
 from torchturbo.settings._edits import always
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 _C: Any = torch._C
 Options = tuple[tuple[str, object], ...]
@@ -117,7 +117,7 @@ class Blocks(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = pretend(EVERYTHING)
+        self.machine = pretend_hardware(EVERYTHING)
         self.machine.__enter__()
         self.crew = Crew(2)
         self.hands = self.crew.__enter__()

@@ -13,7 +13,7 @@ from torchturbo._catalogue import OPTIONS, SETTINGS
 from torchturbo.hardware import Hardware
 from torchturbo.settings._base import Cell, Group, Setting, Write
 from torchturbo.settings._edits import Edit, Raw
-from torchturbo.testing import MACHINES, pretend
+from torchturbo.testing import MACHINES, pretend_hardware
 
 VALUES: dict[str, tuple[object, ...]] = {
     "num_threads": (1, 2, 3),
@@ -66,7 +66,7 @@ class Case:
 
     def here(self) -> AbstractContextManager[object]:
         """Pretends the case's machine: what a setting shows may be about the device that work runs on."""
-        return pretend(self.hardware)
+        return pretend_hardware(self.hardware)
 
     def __repr__(self) -> str:
         return f"{self.setting.name}={self.value!r} on {self.hardware.device_type}"

@@ -14,7 +14,7 @@ from typing import Any
 from tests.laws import mutants_of_blocks, mutants_of_cells, mutants_of_float32, mutants_of_layers
 from tests.laws.around import PlainBlock
 from tests.laws.catalogue import EVERYTHING
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,7 +37,7 @@ def _of_laws(mutants: tuple[Any, ...]) -> Iterator[Mutant]:
 
 def _trial(law: Callable[[Any], None], mutant: Any) -> None:
     PlainBlock.reset()
-    with pretend(EVERYTHING):
+    with pretend_hardware(EVERYTHING):
         law(mutant)
 
 

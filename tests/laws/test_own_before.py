@@ -10,13 +10,13 @@ import pytest
 from tests.laws import own_before
 from tests.laws.around import Around, BlockMaker, PlainBlock, around_calls, decorated, ours
 from tests.laws.catalogue import EVERYTHING
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 @pytest.fixture(autouse=True)
 def _a_machine_that_can_do_everything() -> Iterator[None]:
     PlainBlock.reset()
-    with pretend(EVERYTHING):
+    with pretend_hardware(EVERYTHING):
         yield
 
 

@@ -23,7 +23,7 @@ from torchturbo._catalogue import SETTINGS
 from torchturbo.errors import RestoreError
 from torchturbo.settings._base import Cell
 from torchturbo.settings._edits import Raw
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 @pytest.mark.parametrize("make", [Ours, Plain])
@@ -45,7 +45,7 @@ def on_trial(name: str, cell: Cell) -> Iterator[None]:
     setting = SETTINGS[name]
     settings = {**SETTINGS, name: with_cell(setting, setting.cells[0], cell)}
     # A machine of its own, so that no plan that was made before is used.
-    with patch.object(_plan, "SETTINGS", settings), pretend(replace(EVERYTHING)):
+    with patch.object(_plan, "SETTINGS", settings), pretend_hardware(replace(EVERYTHING)):
         yield
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchturbo import Profile, accelerate, restore, turbo
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 pytest.importorskip("timm", reason="timm comes with the extra 'models'", exc_type=Exception)
 pytest.importorskip("transformers", reason="transformers comes with the extra 'models'")
@@ -132,7 +132,7 @@ def loaded() -> None:
 @pytest.fixture(autouse=True)
 def on_a_cpu_with_bf16() -> Iterator[None]:
     # Small as they are, more threads wait for each other longer than they compute.
-    with pretend("cpu-bf16"), turbo(Profile("one thread"), num_threads=1):
+    with pretend_hardware("cpu-bf16"), turbo(Profile("one thread"), num_threads=1):
         yield
 
 

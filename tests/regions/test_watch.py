@@ -12,7 +12,7 @@ from tests.regions.watching import ALL_OFF, RIGHT, Watched, in_place, under_auto
 from tests.witness.children import Answer, in_child
 from torchturbo import turbo
 from torchturbo.regions._calls import module_calls
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 def test_each_part_of_a_step_runs_as_it_should(watched: Watched) -> None:
@@ -40,7 +40,7 @@ def test_a_backward_that_raises_leaves_autocast_on(watched: Watched) -> None:
 
 def test_on_a_gpu_it_is_the_gpu_that_is_watched(watched: Watched) -> None:
     watched.model.weight.register_hook(watched.saw("backward on cuda", "cuda"))
-    with pretend("A100"), turbo("fast"):
+    with pretend_hardware("A100"), turbo("fast"):
         assert (under_autocast("cuda"), under_autocast("cpu")) == (True, False)
         with torch.autocast("cpu", torch.bfloat16):
             watched.loss().backward()

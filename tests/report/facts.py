@@ -10,7 +10,7 @@ from torchturbo._report import gather
 from torchturbo._report.data import Block, Report
 from torchturbo.hardware import Hardware
 from torchturbo.regions.compiling import Compiled
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 OPEN = Block("fast", {}, "train.py:7", "MainThread", left_out=(), wanted=4, open=True)
 """A block that is open and of which nothing is left out."""
@@ -29,7 +29,7 @@ def facts(
         **changes: other parts of the report.
     """
     rows = rows or {}
-    with pretend(machine):
+    with pretend_hardware(machine):
         fresh = gather()
     assert set(rows) <= {row.name for row in fresh}
     table = tuple(replace(row, **rows.get(row.name, {})) for row in fresh)

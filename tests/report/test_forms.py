@@ -21,7 +21,7 @@ from torchturbo._environment import Found
 from torchturbo._report import gather, words
 from torchturbo._report.data import Contradiction, Report, Versions
 from torchturbo.hardware import Reading
-from torchturbo.testing import MACHINES, pretend
+from torchturbo.testing import MACHINES, pretend_hardware
 
 WIDTHS = (80, 100, 120)
 
@@ -29,7 +29,7 @@ WIDTHS = (80, 100, 120)
 @pytest.fixture
 def full() -> Report:
     """A report in which every part has something to say, some of it in signs that HTML and markup give a meaning."""
-    with pretend("T4"), turbo("exact"), turbo("fast", matmul_precision="medium", num_threads=1) as active:
+    with pretend_hardware("T4"), turbo("exact"), turbo("fast", matmul_precision="medium", num_threads=1) as active:
         told = gather(active)
     return replace(
         told,

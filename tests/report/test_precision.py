@@ -16,7 +16,7 @@ from torchturbo import turbo
 from torchturbo._report import gather
 from torchturbo._report.data import Contradiction
 from torchturbo._report.precision import _instead, contradictions
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 BACKENDS: Any = torch.backends
 pytestmark = pytest.mark.skipif(
@@ -86,7 +86,7 @@ def test_one_getter_alone_may_raise() -> None:
 
 
 def test_a_block_of_ours_that_makes_a_getter_raise_says_whom_to_ask() -> None:
-    with pretend("A100"), turbo("exact"):
+    with pretend_hardware("A100"), turbo("exact"):
         report = gather()
         raising = [contradiction.option for contradiction in report.contradictions]
         inside = [sentence for sentence in report.advice if "cannot answer inside this block" in sentence]

@@ -19,7 +19,7 @@ import torchturbo
 from tests.hardware.driver import Driver
 from torchturbo import hardware, turbo
 from torchturbo._report import gather
-from torchturbo.testing import MACHINES, pretend
+from torchturbo.testing import MACHINES, pretend_hardware
 
 
 def test_it_prints_for_people_and_returns_what_it_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +58,7 @@ def test_a_terminal_that_cannot_write_a_name_gets_it_spelled_out(monkeypatch: py
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", errors="strict"))
     cpu = replace(MACHINES["cpu"].cpu, name="Proce\N{LATIN SMALL LETTER U WITH DIAERESIS}r")
-    with pretend(replace(MACHINES["cpu"], cpu=cpu)):
+    with pretend_hardware(replace(MACHINES["cpu"], cpu=cpu)):
         torchturbo.report()
     sys.stdout.flush()
     assert rb"Proce\xfcr" in raw.getvalue()

@@ -18,7 +18,7 @@ from torchturbo._report.data import NOT_SET, Contradiction, Row
 from torchturbo._report.engine import Engine
 from torchturbo._report.rows import MIXED, UNREADABLE, read_rows
 from torchturbo.settings._base import Setting
-from torchturbo.testing import MACHINES, pretend
+from torchturbo.testing import MACHINES, pretend_hardware
 
 
 def in_another_thread(call: Callable[[], Any]) -> Any:
@@ -59,7 +59,7 @@ def test_without_a_block_nobody_has_asked_for_anything() -> None:
 
 
 def test_a_block_is_told_with_what_was_before_and_who_asked() -> None:
-    with pretend("A100"), turbo("fast", matmul_precision="medium", deterministic="warn") as active:
+    with pretend_hardware("A100"), turbo("fast", matmul_precision="medium", deterministic="warn") as active:
         report = gather()
         benchmark = report["cudnn_benchmark"]
         assert (benchmark.now, benchmark.before, benchmark.asked) == (True, False, True)
@@ -74,13 +74,13 @@ def test_a_block_is_told_with_what_was_before_and_who_asked() -> None:
 
 
 def test_autocast_is_told_as_resolved_and_as_asked() -> None:
-    with pretend("A100"), turbo("fast"):
+    with pretend_hardware("A100"), turbo("fast"):
         row = gather()["autocast"]
     assert (row.now, row.before, row.asked, row.scope) == ("bf16", None, "auto", "thread")
 
 
 def test_what_this_machine_cannot_do_is_left_out_with_the_plans_reason() -> None:
-    with pretend("T4"), turbo("fast") as active:
+    with pretend_hardware("T4"), turbo("fast") as active:
         row = gather()["autocast"]
         (decision,) = (d for d in active.plan.refused if d.name == "autocast")
         assert (row.now, row.asked, row.origin) == (None, "auto", "profile fast")
@@ -90,19 +90,19 @@ def test_what_this_machine_cannot_do_is_left_out_with_the_plans_reason() -> None
 
 
 def test_a_value_nobody_asked_for_is_held_against_the_machine_too() -> None:
-    with pretend("cpu"):
+    with pretend_hardware("cpu"):
         row = gather()["cudnn_benchmark"]
     assert (row.effective, row.reason) == (False, "cuDNN runs on NVIDIA GPUs, and there is none here")
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         row = gather()["cudnn_benchmark"]
     assert (row.effective, row.reason) == (True, None)
 
 
 def test_a_value_that_only_its_absence_stands_for_is_held_against_the_machine_too() -> None:
     # cublas_workspace takes strings, and None is what an unset variable reads.
-    with pretend("cpu"):
+    with pretend_hardware("cpu"):
         assert gather()["cublas_workspace"].reason == "cuBLAS runs on NVIDIA GPUs, and there is none here"
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         assert gather()["cublas_workspace"].effective
 
 
@@ -110,7 +110,7 @@ def test_a_value_of_somebody_elses_that_the_option_does_not_take_is_not_judged()
     # Whoever opens torch.autocast with fp16 brings their own scaler: on a T4 that acts, and well.
     torch.set_autocast_enabled("cuda", True)
     try:
-        with pretend("T4"):
+        with pretend_hardware("T4"):
             row = gather()["autocast"]
     finally:
         torch.set_autocast_enabled("cuda", False)
@@ -121,7 +121,7 @@ def test_a_value_of_somebody_elses_that_the_option_does_not_take_is_not_judged()
 
 
 def test_the_newest_block_that_asked_is_named_and_before_lies_beneath_all() -> None:
-    with pretend("A100"), turbo("exact", cudnn_benchmark=True) as outer, turbo("debug") as inner:
+    with pretend_hardware("A100"), turbo("exact", cudnn_benchmark=True) as outer, turbo("debug") as inner:
         report = gather()
         row = report["cudnn_benchmark"]
         assert (row.now, row.before, row.origin, row.where) == (False, False, "profile debug", inner.where)
@@ -134,7 +134,7 @@ def test_the_newest_block_that_asked_is_named_and_before_lies_beneath_all() -> N
 
 def test_a_report_of_a_block_tells_what_that_block_found_also_of_what_only_newer_ones_hold() -> None:
     profile = Profile("mine", cudnn_deterministic=True)
-    with pretend("A100"), turbo(profile) as outer, turbo(profile, anomaly=True, grad=False) as inner:
+    with pretend_hardware("A100"), turbo(profile) as outer, turbo(profile, anomaly=True, grad=False) as inner:
         assert (gather(outer)["anomaly"].now, gather(outer)["anomaly"].before) == (True, False)
         assert (gather(outer)["grad"].now, gather(outer)["grad"].before) == (False, True)
         assert gather(inner)["cudnn_deterministic"].before is True
@@ -143,7 +143,7 @@ def test_a_report_of_a_block_tells_what_that_block_found_also_of_what_only_newer
 
 
 def test_an_older_block_keeps_its_value_where_the_newer_one_was_refused() -> None:
-    with pretend("T4"), turbo("exact") as outer, turbo("fast", matmul_precision="high"):
+    with pretend_hardware("T4"), turbo("exact") as outer, turbo("fast", matmul_precision="high"):
         row = gather()["matmul_precision"]
     assert (row.now, row.asked, row.origin, row.effective, row.held) == ("highest", "high", "argument", False, True)
     assert row.reason == "TF32 needs compute capability 8.0, and Tesla T4 does not have it"
@@ -151,7 +151,7 @@ def test_an_older_block_keeps_its_value_where_the_newer_one_was_refused() -> Non
 
 
 def test_what_somebody_else_changes_inside_is_told() -> None:
-    with pretend("A100"), turbo("fast") as active:
+    with pretend_hardware("A100"), turbo("fast") as active:
         torch.backends.cudnn.benchmark = False
         row = gather()["cudnn_benchmark"]
         assert row.now is False
@@ -185,7 +185,7 @@ def test_a_block_that_was_left_is_no_longer_in_the_table() -> None:
 
 
 def test_blocks_are_told_oldest_first_with_what_they_were_given() -> None:
-    with pretend("T4"), turbo("exact"), turbo("fast", num_threads=1) as inner:
+    with pretend_hardware("T4"), turbo("exact"), turbo("fast", num_threads=1) as inner:
         report = gather(inner)
         first, second = report.blocks
         assert report.about == second
@@ -204,7 +204,7 @@ def test_blocks_are_told_oldest_first_with_what_they_were_given() -> None:
 
 
 def test_a_threads_own_settings_are_told_in_that_thread_alone() -> None:
-    with pretend("cpu-bf16"), turbo("fast", anomaly=True) as active:
+    with pretend_hardware("cpu-bf16"), turbo("fast", anomaly=True) as active:
         there = in_another_thread(lambda: gather(active))
         assert (there["autocast"].now, there["autocast"].origin) == (None, NOT_SET)
         assert (there["anomaly"].now, there["anomaly"].origin) == (True, "argument")
@@ -216,7 +216,7 @@ def test_another_threads_block_is_seen_where_it_holds_what_all_share() -> None:
     opened, seen = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with pretend("cpu-bf16"), turbo("debug", num_threads=1, autocast="bf16"):
+        with pretend_hardware("cpu-bf16"), turbo("debug", num_threads=1, autocast="bf16"):
             opened.set()
             seen.wait(10)
 
@@ -238,7 +238,7 @@ def test_another_threads_block_is_seen_where_it_holds_what_all_share() -> None:
 
 
 def test_a_group_has_the_value_on_which_its_members_agree() -> None:
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         with turbo("fast"):
             row = gather()["tf32"]
             assert (row.now, row.before, row.asked, row.origin) == (True, MIXED, True, "profile fast")
@@ -251,13 +251,13 @@ def test_a_group_has_the_value_on_which_its_members_agree() -> None:
 
 
 def test_a_group_whose_members_disagree_is_mixed_and_says_how() -> None:
-    with pretend("A100"), turbo("fast", matmul_precision="highest"):
+    with pretend_hardware("A100"), turbo("fast", matmul_precision="highest"):
         row = gather()["tf32"]
     assert (row.now, row.asked, row.note) == (MIXED, True, "matmul_precision=highest, cudnn_precision=tf32")
 
 
 def test_the_newest_block_that_names_a_group_asked_for_it() -> None:
-    with pretend("A100"), turbo("fast") as outer:
+    with pretend_hardware("A100"), turbo("fast") as outer:
         with turbo(Profile("mine", tf32=False)) as inner:
             row = gather()["tf32"]
             assert (row.origin, row.where, row.now) == ("profile mine", inner.where, False)
@@ -267,7 +267,7 @@ def test_the_newest_block_that_names_a_group_asked_for_it() -> None:
 
 
 def test_a_group_acts_in_part_where_one_member_does() -> None:
-    with pretend("cpu"):
+    with pretend_hardware("cpu"):
         row = gather()["tf32"]
     assert row.effective
     assert row.reason == "cuDNN runs on NVIDIA GPUs, and there is none here"
@@ -275,11 +275,11 @@ def test_a_group_acts_in_part_where_one_member_does() -> None:
 
 
 def test_a_group_of_which_no_member_acts_says_each_reason_once() -> None:
-    with pretend("T4"), turbo("fast"):
+    with pretend_hardware("T4"), turbo("fast"):
         row = gather()["tf32"]
     assert not row.effective
     assert row.reason == "TF32 needs compute capability 8.0, and Tesla T4 does not have it"
-    with pretend("cpu"), turbo("fast"):
+    with pretend_hardware("cpu"), turbo("fast"):
         row = gather()["tf32"]
     assert row.reason == (
         "TF32 is a format of NVIDIA GPUs, and there is none here; cuDNN runs on NVIDIA GPUs, and there is none here"
@@ -336,7 +336,7 @@ def test_a_contradiction_is_a_note_on_its_row_after_what_else_there_is_to_say() 
 
 def test_an_environment_that_a_block_writes_is_told_with_its_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with pretend("A100"), turbo("reproducible"):
+    with pretend_hardware("A100"), turbo("reproducible"):
         report = gather()
         row = report["cublas_workspace"]
         (variable,) = report.environment
@@ -348,7 +348,7 @@ def test_what_attention_does_for_the_same_bits_is_told() -> None:
     def note() -> str | None:
         return gather()["cudnn_sdp"].note
 
-    with pretend("A100"):
+    with pretend_hardware("A100"):
         assert note() is None
         with turbo("reproducible"):
             assert note() == (
@@ -361,7 +361,7 @@ def test_what_attention_does_for_the_same_bits_is_told() -> None:
 
 def test_the_machine_that_is_pretended_is_the_one_reported() -> None:
     machine = replace(MACHINES["T4"], reasons=("because",))
-    with pretend(machine):
+    with pretend_hardware(machine):
         report = gather()
     assert report.hardware is machine
     assert report.readings == ()

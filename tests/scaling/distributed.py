@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.scaling.loops import LOUD, OPTIONS, QUIET, STEPS, ByHand, Untouched, batch, differences, flat, net, sgd
 from torchturbo import turbo
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 
 class Partly(nn.Module):
@@ -86,7 +86,7 @@ def main() -> None:
     try:
         for kind in KINDS:
             expected, skipped = trained(ByHand(**OPTIONS), nullcontext(), kind)
-            with pretend("cpu-bf16"):
+            with pretend_hardware("cpu-bf16"):
                 found, _ = trained(Untouched(), turbo("fast", autocast="fp16", **OPTIONS), kind)
             print(kind, skipped, *differences(found, expected))
     finally:

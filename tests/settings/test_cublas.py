@@ -15,7 +15,7 @@ from torchturbo._catalogue import SETTINGS
 from torchturbo.errors import DeterminismWarning, OptionValueError
 from torchturbo.settings import cublas
 from torchturbo.settings._base import TORCH
-from torchturbo.testing import MACHINES, pretend
+from torchturbo.testing import MACHINES, pretend_hardware
 
 _C: Any = torch._C
 VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
@@ -31,7 +31,7 @@ def test_both_halves_of_a_pair_come_back(name: str) -> None:
     before = cell.read()
     cell.write((False, False), before)
     try:
-        with pretend("H100"), turbo(Profile("one"), **{name: True}):
+        with pretend_hardware("H100"), turbo(Profile("one"), **{name: True}):
             assert cell.read() == (True, True)
         assert cell.read() == (False, False)
         assert SETTINGS[name].now() == "no_split_k"
@@ -62,7 +62,7 @@ class TestLibraries:
 
     def test_a_clean_refusal_is_an_error_and_leaves_nothing(self) -> None:
         before = _C._get_blas_preferred_backend()
-        with pretend("H100"), pytest.raises(RuntimeError, match="cuBLASLt"):
+        with pretend_hardware("H100"), pytest.raises(RuntimeError, match="cuBLASLt"):
             turbo(Profile("one"), blas_library="cublaslt").__enter__()
         assert _C._get_blas_preferred_backend() == before
 
@@ -73,7 +73,7 @@ class TestLibraries:
         stored = _C._get_linalg_preferred_backend()
         assert stored != default
         try:
-            with pretend("H100"), turbo(Profile("one"), linalg_library="default"):
+            with pretend_hardware("H100"), turbo(Profile("one"), linalg_library="default"):
                 assert SETTINGS["linalg_library"].now() == "default"
             assert _C._get_linalg_preferred_backend() == stored
         finally:
@@ -95,7 +95,7 @@ def test_the_variable_comes_back_set_or_not(before: str | None, monkeypatch: pyt
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     if before is not None:
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
-    with pretend("H100"), turbo(Profile("one"), cublas_workspace=":16:8"):
+    with pretend_hardware("H100"), turbo(Profile("one"), cublas_workspace=":16:8"):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == before
 
@@ -126,7 +126,7 @@ class TestStarted:
     def test_a_block_that_comes_too_late_says_how_to_start(self, start: Callable[[], None]) -> None:
         start()
         with (
-            pretend("H100"),
+            pretend_hardware("H100"),
             pytest.warns(DeterminismWarning) as heard,
             turbo(NOTHING, cublas_workspace=":4096:8") as a,
         ):
@@ -139,30 +139,30 @@ class TestStarted:
         assert str(warning.message) == f"cublas_workspace=':4096:8' has no effect: {late}"
         assert warning.filename == __file__
         assert note == late
-        with pretend("H100"), turbo(NOTHING, cublas_workspace=":4096:8"):
+        with pretend_hardware("H100"), turbo(NOTHING, cublas_workspace=":4096:8"):
             pass  # told once
 
     def test_another_value_is_named(self, start: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(VARIABLE, ":16:8")
         start()
         with (
-            pretend("H100"),
+            pretend_hardware("H100"),
             pytest.warns(DeterminismWarning, match="was started with CUBLAS_WORKSPACE_CONFIG=:16:8 and goes on so"),
             turbo(NOTHING, cublas_workspace=":4096:8"),
         ):
             pass
-        with pretend("H100"), turbo(NOTHING, cublas_workspace=":16:8"):
+        with pretend_hardware("H100"), turbo(NOTHING, cublas_workspace=":16:8"):
             pass
 
     def test_cuda_that_starts_in_a_block_has_what_the_block_holds(self, start: Callable[[], None]) -> None:
-        with pretend("H100"), turbo(NOTHING, cublas_workspace=":4096:8"):
+        with pretend_hardware("H100"), turbo(NOTHING, cublas_workspace=":4096:8"):
             start()
-        with pretend("H100"), turbo(NOTHING, cublas_workspace=":4096:8") as active:
+        with pretend_hardware("H100"), turbo(NOTHING, cublas_workspace=":4096:8") as active:
             assert active.report()["cublas_workspace"].note is None
 
     def test_where_warnings_are_errors_nothing_is_entered(self, start: Callable[[], None]) -> None:
         start()
-        with pretend("H100"), pytest.raises(DeterminismWarning):
+        with pretend_hardware("H100"), pytest.raises(DeterminismWarning):
             turbo(NOTHING, cublas_workspace=":4096:8", anomaly=True).__enter__()
         assert VARIABLE not in os.environ
         assert not torch.is_anomaly_enabled()

@@ -20,7 +20,7 @@ from torchturbo.settings._cells import UNDECIDED
 from torchturbo.settings._cudnn import CUDNN, Cudnn
 from torchturbo.settings._matmul import MATMUL, Matmul
 from torchturbo.settings.mkldnn import MKLDNN, Mkldnn
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 WORDS = {"matmul_precision": ("highest", "high", "medium"), "cudnn_precision": ("ieee", "tf32")}
 if MKLDNN is not None:
@@ -120,7 +120,7 @@ def test_reading_it_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_block_writes_what_cannot_be_put_back(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, _, word = profile.partition("=")
     block = turbo(Profile("one", **{name: word})) if word else turbo(name)
-    with watched(monkeypatch) as writes, pretend("H100"):
+    with watched(monkeypatch) as writes, pretend_hardware("H100"):
         with block:
             with block:
                 pass
@@ -130,7 +130,7 @@ def test_no_block_writes_what_cannot_be_put_back(profile: str, monkeypatch: pyte
 @needs_default
 def test_the_default_still_follows_after_a_block() -> None:
     def check() -> None:
-        with pretend("H100"), turbo(Profile("one"), cudnn_precision="ieee"):
+        with pretend_hardware("H100"), turbo(Profile("one"), cudnn_precision="ieee"):
             assert torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
         torch.backends.fp32_precision = "ieee"
@@ -144,7 +144,10 @@ def test_products_keep_their_meaning_when_their_parent_is_written() -> None:
     def check() -> None:
         for parent in ("none", "ieee", "tf32"):
             torch.backends.fp32_precision = parent
-            with pretend("H100"), turbo(Profile("one"), cudnn_precision="ieee" if parent == "tf32" else "tf32"):
+            with (
+                pretend_hardware("H100"),
+                turbo(Profile("one"), cudnn_precision="ieee" if parent == "tf32" else "tf32"),
+            ):
                 assert (torch.backends.cuda.matmul.fp32_precision == "tf32") == (parent == "tf32")
 
     isolated(check)
@@ -155,7 +158,7 @@ def test_an_explicit_convolution_comes_back_when_the_lower_block_leaves_first() 
     def check() -> None:
         torch.backends.cudnn.conv.fp32_precision = "ieee"
         found = CUDNN.read()
-        with pretend("A100"):
+        with pretend_hardware("A100"):
             first, second = turbo("low_memory"), turbo("low_memory")
             first.__enter__()
             second.__enter__()
@@ -176,7 +179,7 @@ def test_a_flag_that_a_cell_contradicts_comes_back(profile: str) -> None:
         torch.backends.cudnn.conv.fp32_precision = "tf32"
         found = CUDNN.read()
         assert (found.allow_tf32, found.conv) == (False, "tf32")
-        with pretend("A100"), turbo(profile):
+        with pretend_hardware("A100"), turbo(profile):
             assert torch.backends.cudnn.conv.fp32_precision == "ieee"
         assert CUDNN.read() == found
         # The flag itself shows only once the cell agrees with it again.
@@ -195,7 +198,7 @@ def test_a_word_beside_bfx9_comes_back(word: str) -> None:
             torch.backends.cuda.matmul.fp32_precision = "bfx9"
         except RuntimeError:
             return  # bfx9 came with torch 2.15
-        with pretend("H100"), turbo("exact"):
+        with pretend_hardware("H100"), turbo("exact"):
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.backends.cuda.matmul.fp32_precision == "bfx9"
         torch.backends.cuda.matmul.fp32_precision = "tf32"
@@ -210,7 +213,7 @@ def test_it_does_what_set_float32_matmul_precision_does() -> None:
             torch.set_float32_matmul_precision(word)
             by_torch = MATMUL.read()
             torch.set_float32_matmul_precision("high" if word == "highest" else "highest")
-            with pretend("H100"), turbo(Profile("one"), matmul_precision=word):
+            with pretend_hardware("H100"), turbo(Profile("one"), matmul_precision=word):
                 assert MATMUL.read() == by_torch
                 assert torch.get_float32_matmul_precision() == word
 

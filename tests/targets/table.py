@@ -26,7 +26,7 @@ from tests.targets import choice
 from tests.witness.children import in_child
 from tests.witness.probing import probe
 from tests.witness.reading import Reading, Witness, differences
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 THREADS = 4
 
@@ -112,7 +112,7 @@ def _life(witness: Witness, decorator: str | None, name: str) -> dict[str, Cell]
         choice.decorate = lambda thing: thing
     elif decorator != "accelerate":
         choice.decorate = getattr(importlib.import_module("tests.targets.leaky"), decorator)
-    with pretend("cpu-bf16"):
+    with pretend_hardware("cpu-bf16"):
         zoo = importlib.import_module("tests.targets.zoo")
         cells = {}
         for situation, play in SITUATIONS.items():

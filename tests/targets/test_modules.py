@@ -314,10 +314,10 @@ DISTRIBUTED = """
 import os, sys, warnings, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torchturbo import accelerate
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 from tests.regions.compiled import load_compiler
 from tests.targets.nets import Net
-pretend("cpu-bf16").__enter__()
+pretend_hardware("cpu-bf16").__enter__()
 dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
 torch.manual_seed(0)
 inner = accelerate(Net())
@@ -431,10 +431,10 @@ EXPORTED = """
 import torch
 from torchturbo import accelerate
 from torchturbo.errors import TargetError
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 from tests.targets.nets import Net
 x = torch.ones(2, 4)
-with pretend("cpu-bf16"):
+with pretend_hardware("cpu-bf16"):
     for profile in ("exact", "fast"):
         model = accelerate(Net(), profile=profile).eval()
         expected = model(x)

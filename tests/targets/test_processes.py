@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from tests.targets import zoo
 from torchturbo import accelerate
-from torchturbo.testing import pretend
+from torchturbo.testing import pretend_hardware
 
 UNPICKLABLE = {"lambda", "torch builtin"}
 KNOWN = {"partialmethod"}  # see test_table
 
 
 def pretend_for_good() -> None:
-    pretend("cpu-bf16").__enter__()
+    pretend_hardware("cpu-bf16").__enter__()
 
 
 @pytest.fixture(scope="module")

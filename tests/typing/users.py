@@ -29,7 +29,7 @@ from torchturbo import (
     turbo,
 )
 from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, detect, readings
-from torchturbo.testing import MACHINES, pretend
+from torchturbo.testing import MACHINES, pretend_hardware
 
 # ------------------------------------------------------------------------------------------------------------ blocks
 
@@ -315,8 +315,8 @@ assert_type(detect().cpu, Cpu)
 assert_type(detect().mps, Mps | None)
 assert_type(readings(), tuple[Reading, ...])
 detect().cpu.cores = 4  # type: ignore[misc]
-with pretend("A100") as machine:
+with pretend_hardware("A100") as machine:
     assert_type(machine, Hardware)
-pretend(MACHINES["T4"])
-pretend(4)  # type: ignore[arg-type]
+pretend_hardware(MACHINES["T4"])
+pretend_hardware(4)  # type: ignore[arg-type]
 assert_type(torchturbo.__version__, str)

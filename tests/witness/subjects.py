@@ -45,7 +45,7 @@ def load(name: str) -> Subject:
     if name == "torchturbo":
         package, testing, errors = (import_module(f"torchturbo{part}") for part in ("", ".testing", ".errors"))
         return Subject(
-            name, package.turbo, package.accelerate, testing.pretend, (errors.TurboError,), heeds_options=True
+            name, package.turbo, package.accelerate, testing.pretend_hardware, (errors.TurboError,), heeds_options=True
         )
     module, _, attribute = name.partition(":")
     return Subject(name, getattr(import_module(module), attribute), None, None, ())

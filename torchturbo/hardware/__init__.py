@@ -47,7 +47,7 @@ def detect() -> Hardware:
 
     It is asked once in a process, and the same object comes back from then on. Where GPUs could not be
     told for certain before torch started CUDA (no NVML, an AMD GPU, several slices), it is asked once
-    more after that. No call starts CUDA. `torchturbo.testing.pretend` puts another machine in its place.
+    more after that. No call starts CUDA. `torchturbo.testing.pretend_hardware` puts another machine in its place.
     """
     answer = known
     return _look() if answer is None else answer
