@@ -38,7 +38,7 @@ demo: $(READY)  ## train a small GPT, plain and under turbo, and compare
 	$(PY) -m examples.demo
 
 test: $(READY)  ## run the tests, with coverage
-	$(PY) -m pytest --cov -m 'not slow and not gpu' $(ARGS)
+	$(PY) -m tools.suite -m 'not slow and not gpu' $(ARGS)
 
 lint: $(READY_TO_CHECK)  ## check formatting and style
 	$(PY) -m ruff format --check .

@@ -45,6 +45,7 @@ ORDER = (
     "_outputs",  # what modules return
     "_modules",  # modules, in blocks
     "_accelerate",  # all of these
+    "_replay",  # a function again and again from the same state
     "_reproducible",  # the same bits twice, proven
     "_inherited",  # what spawned processes inherit
     "testing",  # for users' tests

@@ -100,7 +100,7 @@ def test_what_raises_ends_with_2_and_its_traceback(train: str) -> None:
         ("{}:stop", "has no 'stop': did you mean 'step'?"),
         ("{}:constant", "is a int, and no function: write FILE.py:FUNCTION"),
         ("{}", "names no function: write FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as in train.py:step"),
-        ("{}:step()", "returned a Tensor, and no function to be checked"),
+        ("{}:step()", "returned a Tensor, and no function to be run"),
         ("nowhere.py:step", "there is no file 'nowhere.py', asked for by 'nowhere.py:step'"),
         ("nowhere.at.all:step", "there is no module 'nowhere.at.all', asked for by 'nowhere.at.all:step'"),
     ],

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from torchturbo._replay.record import Event, Record
+from torchturbo._replay.settings import Settings
 from torchturbo._reproducible.advice import advise, candidates
 from torchturbo._reproducible.compare import first_difference
 from torchturbo._reproducible.data import Difference
-from torchturbo._reproducible.record import Event, Record
-from torchturbo._reproducible.settings import Settings
 
 WRONG = Difference(2, "output", "model", "", 1, 1, "float32", (2,), 0.5, (), "")
 

@@ -8,8 +8,8 @@ pytest.importorskip("sklearn", reason="the examples need the extra 'demo'")
 
 from tests.reproducible import demos
 from torchturbo import check_reproducible
+from torchturbo._replay.here import Here
 from torchturbo._reproducible.compare import first_difference
-from torchturbo._reproducible.here import Here
 
 
 @pytest.mark.parametrize("demo", [demos.gpt, demos.conv])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchturbo import Reproduction, check_reproducible
-from torchturbo._reproducible import record
+from torchturbo._replay import record
 from torchturbo._reproducible.data import Difference
 from torchturbo.errors import OptionNameError, OptionValueError, ProfileNameError, ReproducibilityError, TargetError
 

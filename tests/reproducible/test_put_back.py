@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.witness.reading import Witness, differences
 from torchturbo import accelerate, check_reproducible, scaler_of, turbo
-from torchturbo._reproducible.here import Here
+from torchturbo._replay.here import Here
 from torchturbo.errors import RestoreError
 
 
@@ -441,7 +441,7 @@ def test_containers_of_all_kinds_hold_what_they_held() -> None:
 
 
 def test_data_is_neither_copied_nor_hashed_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchturbo._reproducible.kept.ALL", 100)
+    monkeypatch.setattr("torchturbo._replay.kept.ALL", 100)
     batches = [torch.zeros(10) for _ in range(5)]
 
     def step() -> float:
@@ -454,7 +454,7 @@ def test_data_is_neither_copied_nor_hashed_beyond_a_bound(monkeypatch: pytest.Mo
 
 
 def test_what_is_too_large_to_be_copied_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchturbo._reproducible.kept.LARGEST", 16)
+    monkeypatch.setattr("torchturbo._replay.kept.LARGEST", 16)
     data, small = torch.zeros(100), torch.zeros(4)
 
     def step() -> None:

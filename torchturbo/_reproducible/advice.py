@@ -7,10 +7,10 @@ from typing import Protocol
 
 import torch
 
+from torchturbo._replay.record import Record
+from torchturbo._replay.settings import Settings, told
 from torchturbo._reproducible.compare import first_difference
 from torchturbo._reproducible.data import Difference
-from torchturbo._reproducible.record import Record
-from torchturbo._reproducible.settings import Settings, told
 
 HASH_SEED = "PYTHONHASHSEED"
 

@@ -12,15 +12,15 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from torchturbo._replay.here import Here, moves_on
+from torchturbo._replay.record import Record
+from torchturbo._replay.settings import Settings, around, named
+from torchturbo._replay.target import as_script, resolve
 from torchturbo._reproducible.advice import HASH_SEED, advise
 from torchturbo._reproducible.compare import first_difference
 from torchturbo._reproducible.data import Difference, Price, Reproduction
 from torchturbo._reproducible.fresh import Fresh
-from torchturbo._reproducible.here import Here, moves_on
 from torchturbo._reproducible.price import priced
-from torchturbo._reproducible.record import Record
-from torchturbo._reproducible.settings import Settings, around, named
-from torchturbo._reproducible.target import as_script, resolve
 from torchturbo.errors import OptionValueError, ReproducibilityError, TargetError
 
 Tell = Callable[[str], None]

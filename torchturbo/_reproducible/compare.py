@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torchturbo._reproducible.bits import largest_difference
+from torchturbo._replay.bits import largest_difference
+from torchturbo._replay.record import Event, Record, place
 from torchturbo._reproducible.data import Difference
-from torchturbo._reproducible.record import Event, Record
-from torchturbo._reproducible.words import place
 
 
 def first_difference(first: Record, other: Record, run: int) -> Difference | None:

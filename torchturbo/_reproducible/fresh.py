@@ -15,14 +15,14 @@ from multiprocessing import spawn, util
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torchturbo._replay.here import Here
+from torchturbo._replay.record import Record
+from torchturbo._replay.settings import Settings, around
+from torchturbo._replay.streams import global_streams, standing
+from torchturbo._replay.target import resolve
 from torchturbo._reproducible.advice import HASH_SEED
 from torchturbo._reproducible.data import Price
-from torchturbo._reproducible.here import Here
 from torchturbo._reproducible.price import priced
-from torchturbo._reproducible.record import Record
-from torchturbo._reproducible.settings import Settings, around
-from torchturbo._reproducible.streams import global_streams, standing
-from torchturbo._reproducible.target import resolve
 from torchturbo.errors import ReproducibilityError, TargetError
 
 _WITHIN = "_TORCHTURBO_CHECKS_IN_THIS_PROCESS"

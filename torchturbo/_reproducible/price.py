@@ -7,9 +7,9 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 
+from torchturbo._replay.here import Here
+from torchturbo._replay.settings import Settings
 from torchturbo._reproducible.data import Price
-from torchturbo._reproducible.here import Here
-from torchturbo._reproducible.settings import Settings
 
 FEWEST, MOST = 6, 101
 """Rounds: with fewer than six no interval holds the median 19 times in 20."""

@@ -6,31 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from torchturbo._replay.record import place
+
 if TYPE_CHECKING:
     from torchturbo._reproducible.data import Difference, Price, Reproduction
-
-
-def place(kind: str, name: str, part: str, call: int, step: int) -> str:
-    """Where something stands in a run, as ``output of model.conv1, call 3, step 2``.
-
-    Args:
-        kind: as `Difference` has it.
-        name: of the module or tensor.
-        part: where in what it took or gave.
-        call: of the module.
-        step: of the optimizer.
-    """
-    of = {
-        "start": f"first value of {name}, before anything was computed",
-        "input": f"input{part} of {name}, call {call}, step {step}",
-        "output": f"output{part} of {name}, call {call}, step {step}",
-        "gradient": f"gradient{part} of {name} at step {step}",
-        "parameter": f"{name}{part} after step {step}",
-        "end": f"{name}{part} at the end",
-        "returned": f"returned value{part}",
-        "order": f"order of things at {name or 'the end'}",
-    }
-    return of[kind]
 
 
 def difference(its: Difference) -> str:

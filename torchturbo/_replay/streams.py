@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchturbo._reproducible.bits import digest
+from torchturbo._replay.bits import digest
 from torchturbo.regions._devices import Queue
 from torchturbo.regions._streams import streams
 from torchturbo.settings._base import Cell

@@ -24,9 +24,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import data
 
 from torchturbo._accelerate import scaler_of
-from torchturbo._reproducible.holders import CONTAINERS, is_special
-from torchturbo._reproducible.kept import Keeper
-from torchturbo._reproducible.streams import stream_of
+from torchturbo._replay.holders import CONTAINERS, is_special
+from torchturbo._replay.kept import Keeper
+from torchturbo._replay.streams import stream_of
 from torchturbo._turbo import turbo
 from torchturbo.errors import TargetError, UnsupportedHere
 from torchturbo.regions._scaler import Scaler

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchturbo._dynamo import untraced
-from torchturbo._reproducible.kept import Keeper
-from torchturbo._reproducible.record import Recorder
-from torchturbo._reproducible.search import Search
-from torchturbo._reproducible.values import leaves
+from torchturbo._replay.kept import Keeper
+from torchturbo._replay.record import Recorder
+from torchturbo._replay.search import Search
+from torchturbo._replay.values import leaves
 from torchturbo.regions._calls import module_calls
 from torchturbo.regions._leaves import Graph, as_leaves
 from torchturbo.regions._others import is_fx_tracing

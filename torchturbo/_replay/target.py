@@ -15,7 +15,7 @@ from torchturbo.errors import TargetError, near
 
 HOW = (
     "write FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, as in train.py:step; with () after it, as in "
-    "train.py:make_step(), what it returns is checked"
+    "train.py:make_step(), what it returns is run"
 )
 
 
@@ -66,9 +66,9 @@ def resolve(text: str) -> Callable[..., Any]:
     try:
         made = found() if makes else found
     except SystemExit as error:
-        raise TargetError(f"{text} ended by sys.exit(), and returned no function to be checked") from error
+        raise TargetError(f"{text} ended by sys.exit(), and returned no function to be run") from error
     if not callable(made):
-        raise TargetError(f"{text} returned a {type(made).__name__}, and no function to be checked")
+        raise TargetError(f"{text} returned a {type(made).__name__}, and no function to be run")
     function: Callable[..., Any] = made
     return function
 

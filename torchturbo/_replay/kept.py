@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchturbo._reproducible.bits import parts, same_bits, unseen
-from torchturbo._reproducible.holders import (
+from torchturbo._replay.bits import parts, same_bits, unseen
+from torchturbo._replay.holders import (
     NOTHING,
     changed,
     content,
@@ -20,7 +20,7 @@ from torchturbo._reproducible.holders import (
     set_global,
     shallow,
 )
-from torchturbo._reproducible.streams import Stream
+from torchturbo._replay.streams import Stream
 from torchturbo.errors import RestoreError
 
 _set_versions: Any = torch._C._autograd._unsafe_set_version_counter

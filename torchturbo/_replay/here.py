@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from torchturbo._reproducible.kept import Keeper
-from torchturbo._reproducible.record import Record, Recorder
-from torchturbo._reproducible.search import Search
-from torchturbo._reproducible.settings import Settings, around
-from torchturbo._reproducible.streams import global_streams
-from torchturbo._reproducible.watch import Watch, watching
+from torchturbo._replay.kept import Keeper
+from torchturbo._replay.record import Record, Recorder
+from torchturbo._replay.search import Search
+from torchturbo._replay.settings import Settings, around
+from torchturbo._replay.streams import global_streams
+from torchturbo._replay.watch import Watch, watching
 from torchturbo._turbo import in_force
 from torchturbo.errors import ReproducibilityError, TargetError
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchturbo._reproducible import bits
-from torchturbo._reproducible.streams import Stream, standing
-from torchturbo._reproducible.values import leaves
-from torchturbo._reproducible.words import place
+from torchturbo._replay import bits
+from torchturbo._replay.streams import Stream, standing
+from torchturbo._replay.values import leaves
 
 ROOM = 512 * 1024**2
 """Bytes of values that are kept of a run, to tell how far apart those of another are."""
@@ -130,3 +129,26 @@ class Recorder:
         total = float(here.sum(dtype=torch.float64)) if here.numel() else 0.0
         dtype = str(part.dtype).removeprefix("torch.")
         return Event(*place, dtype, tuple(part.shape), bits.digest(here), value, total)
+
+
+def place(kind: str, name: str, part: str, call: int, step: int) -> str:
+    """Where something stands in a run, as ``output of model.conv1, call 3, step 2``.
+
+    Args:
+        kind: as `Event` has it.
+        name: of the module or tensor.
+        part: where in what it took or gave.
+        call: of the module.
+        step: of the optimizer.
+    """
+    of = {
+        "start": f"first value of {name}, before anything was computed",
+        "input": f"input{part} of {name}, call {call}, step {step}",
+        "output": f"output{part} of {name}, call {call}, step {step}",
+        "gradient": f"gradient{part} of {name} at step {step}",
+        "parameter": f"{name}{part} after step {step}",
+        "end": f"{name}{part} at the end",
+        "returned": f"returned value{part}",
+        "order": f"order of things at {name or 'the end'}",
+    }
+    return of[kind]
