@@ -39,6 +39,7 @@ ORDER = (
     "_turbo",  # decisions put in force
     "_resume",  # a block's state, for a checkpoint
     "_environment",  # the environment variables that overrule torch
+    "_told",  # the forms that what has been found takes
     "_report",  # what is in force, in words
     "_turns",  # code that runs in turns
     "_wrap",  # what is called, in blocks

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from torchturbo._told import Told
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -76,7 +76,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Reproduction:
+class Reproduction(Told):
     """What `check_reproducible` has found. True where all runs were identical.
 
     Attributes:
@@ -114,30 +114,9 @@ class Reproduction:
 
     def to_dict(self) -> dict[str, Any]:
         """What was found as plain dictionaries, lists, strings and numbers, for JSON; NaN is a string."""
-        told: dict[str, Any] = _plain(asdict(self))
+        told = Told.to_dict(self)  # Python has no `super()` in dataclasses with slots before 3.14
         told["sentence"] = str(self.difference) if self.difference else None
         return told
-
-    def to_json(self, indent: int | None = 2) -> str:
-        """What was found as JSON.
-
-        Args:
-            indent: spaces for each level; None for all on one line.
-        """
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-
-    def to_text(self, width: int = 100) -> str:
-        """What was found as plain text.
-
-        Args:
-            width: columns that lines may take.
-        """
-        from torchturbo._report.text import plain
-
-        return plain(self, width)
-
-    def __str__(self) -> str:
-        return self.to_text()
 
     def __rich__(self) -> RenderableType:
         from torchturbo._reproducible.text import Sheet
@@ -146,15 +125,3 @@ class Reproduction:
 
     def __repr__(self) -> str:
         return f"<Reproduction: {'identical' if self.identical else 'different'} in {self.runs} runs>"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(its) for key, its in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(its) for its in value]
-    return str(value)

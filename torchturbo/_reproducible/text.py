@@ -12,18 +12,6 @@ from torchturbo._reproducible import words
 from torchturbo._reproducible.data import Reproduction
 
 
-def show(found: Reproduction) -> None:
-    """Prints what was found to where Python prints now."""
-    console = Console()
-    with console.capture() as captured:
-        console.print(found)
-    told = captured.get()
-    if not console.is_terminal:
-        told = "".join(f"{line.rstrip()}\n" for line in told.splitlines())
-    # A name that cannot be written there must not raise.
-    console.file.write(told.encode(console.encoding, "backslashreplace").decode(console.encoding))
-
-
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """What was found as rich lays it out, once it knows the width."""

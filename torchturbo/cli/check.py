@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from torchturbo._reproducible import Reproduction, check_reproducible
+from torchturbo._told import show
 from torchturbo.errors import ReproducibilityError, TurboError
 from torchturbo.profiles import PROFILES
 
@@ -83,8 +84,6 @@ def check(
     if as_json:
         click.echo(found.to_json())
     else:
-        from torchturbo._reproducible.text import show
-
         show(found)
     sys.exit(0 if found.identical else 1)
 

@@ -1,0 +1,90 @@
+"""What has been found out, as frozen data that shows itself: as a dictionary, JSON, text, and a table in a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Told:
+    """The forms that a frozen dataclass takes. What it looks like to rich is all that is left to say."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as dictionaries and lists of strings, numbers, booleans and None; NaN and infinity are strings."""
+        told: dict[str, Any] = plain(self)
+        return told
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """It as JSON.
+
+        Args:
+            indent: spaces for each level; None for all on one line.
+        """
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def to_text(self, width: int = 100) -> str:
+        """It as plain text.
+
+        Args:
+            width: columns that lines may take.
+        """
+        return text_of(self, width)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __rich__(self) -> RenderableType:
+        raise NotImplementedError
+
+
+def plain(value: Any) -> Any:
+    """A value as dictionaries, lists, strings, numbers, booleans and None, which JSON has.
+
+    Args:
+        value: anything; what is none of these is told by `str`.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(its) for key, its in value.items()}
+    if isinstance(value, list | tuple | Set):
+        return [plain(its) for its in value]
+    return str(value)
+
+
+def text_of(told: RenderableType, width: int) -> str:
+    """What rich can lay out, as text without colours, in lines of at most `width` columns."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    console = Console(file=StringIO(), width=width, color_system=None, force_jupyter=False, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(told)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def show(told: RenderableType) -> None:
+    """Prints something to where Python prints now, in the width and the colours that are to be had there."""
+    from rich.console import Console
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(told)
+    text = captured.get()
+    if not console.is_terminal:
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    # A path or a name that this terminal cannot write must not raise in the middle of somebody's training.
+    console.file.write(text.encode(console.encoding, "backslashreplace").decode(console.encoding))
