@@ -48,6 +48,7 @@ ORDER = (
     "_accelerate",  # all of these
     "_replay",  # a function again and again from the same state
     "_reproducible",  # the same bits twice, proven
+    "_benchmark",  # what settings buy on a step
     "_inherited",  # what spawned processes inherit
     "testing",  # for users' tests
     "torchturbo",  # what users import
@@ -217,8 +218,9 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = ["Active", "Profile", "Report", "Reproduction", "Scaler", "turbo"]
-    names = [*classes, "PROFILES", "__version__", "accelerate", "check_reproducible", "report", "restore", "scaler_of"]
+    classes = ["Active", "Comparison", "Profile", "Report", "Reproduction", "Scaler", "turbo"]
+    verbs = ["accelerate", "benchmark", "check_reproducible", "report", "restore", "scaler_of"]
+    names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []
 

@@ -33,6 +33,7 @@ torchturbo.errors.OptionNameError: there is no option 'cudnn_bencmark': did you 
 
 from torchturbo._accelerate import accelerate, restore, scaler_of
 from torchturbo._active import Active
+from torchturbo._benchmark import Comparison, benchmark
 from torchturbo._report import Report, report
 from torchturbo._reproducible import Reproduction, check_reproducible
 from torchturbo._turbo import turbo
@@ -43,12 +44,14 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "PROFILES",
     "Active",
+    "Comparison",
     "Profile",
     "Report",
     "Reproduction",
     "Scaler",
     "__version__",
     "accelerate",
+    "benchmark",
     "check_reproducible",
     "report",
     "restore",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Set
+import sys
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,3 +90,19 @@ def show(told: RenderableType) -> None:
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
     # A path or a name that this terminal cannot write must not raise in the middle of somebody's training.
     console.file.write(text.encode(console.encoding, "backslashreplace").decode(console.encoding))
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str], None]]:
+    """A block that says what is going on where a person looks on: in a terminal.
+
+    Args:
+        title: what is under way.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(title) as status:
+        yield lambda text: status.update(f"{title}: {text}")

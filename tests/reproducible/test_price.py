@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 
-from torchturbo import check_reproducible
+from torchturbo import PROFILES, check_reproducible, turbo
 from torchturbo._reproducible.price import price_of, priced
 
 
@@ -36,7 +37,12 @@ class Clock:
         self.seconds_of = {False: plain, True: reproducible}
         self.asked: list[dict[str, Any]] = []
 
-    def seconds(self, settings: dict[str, Any]) -> float:
+    def seconds(self, block: turbo | nullcontext[None]) -> float:
+        settings: dict[str, Any] = {}
+        if isinstance(block, turbo):
+            settings = dict(block._overrides)
+            if block._profile.name in PROFILES:
+                settings["profile"] = block._profile.name
         self.asked.append(settings)
         return self.seconds_of[settings.get("profile") == "reproducible"]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from torchturbo._replay.clock import clocked
 from torchturbo._replay.kept import Keeper
 from torchturbo._replay.record import Record, Recorder
 from torchturbo._replay.search import Search
@@ -70,13 +70,25 @@ class Here:
             note: on an exception that it raises.
             begin: where the random streams stood at the beginning, if that was earlier than now.
         """
+        return self.watched(around(settings), note, begin)
+
+    def watched(
+        self, block: AbstractContextManager[Any], note: str = "", begin: Mapping[str, str] | None = None
+    ) -> Record:
+        """Runs it once in a block, and puts everything back.
+
+        Args:
+            block: what it runs in.
+            note: on an exception that it raises.
+            begin: where the random streams stood at the beginning, if that was earlier than now.
+        """
         self.runs += 1
         self.search.forget()
         recorder = Recorder(list(self.keeper.streams()), begin)
         watch = Watch(self.keeper, self.search, recorder)
         try:
             with watching(watch):
-                with around(settings):
+                with block:
                     returned = self._run()
                 refuse_what_has_not_run(returned)
                 watch.end(returned)
@@ -96,20 +108,29 @@ class Here:
         self.unseen = recorder.record.unseen
         return recorder.record
 
-    def seconds(self, settings: Settings) -> float:
-        """Runs it once, unwatched, puts everything back, and returns what it took.
+    def find(self, block: AbstractContextManager[Any]) -> Record:
+        """Runs it once, puts everything back, and keeps from here on what it has met, wherever that comes from.
 
         Args:
-            settings: what it runs under.
+            block: what it runs in.
         """
-        block = around(settings)
+        record = self.watched(block)
+        self.search.settle()
+        return record
+
+    def seconds(self, block: AbstractContextManager[Any], times: int = 1) -> float:
+        """Runs it in a block, unwatched, puts everything back, and returns what it took: by the GPU's clock, if any.
+
+        Args:
+            block: what it runs in.
+            times: how often in succession.
+        """
         try:
-            _wait()
-            began = time.perf_counter()
-            with block:
-                self._run()
-                _wait()
-            return time.perf_counter() - began
+            with clocked() as elapsed:
+                with block:
+                    for _ in range(times):
+                        self._run()
+            return elapsed()
         finally:
             self.keeper.put_back()
 
@@ -156,9 +177,3 @@ def moves_on(iterators: Sequence[str]) -> str:
         f"{its} moves on with each run and cannot be put back: take the batch before and give it with "
         "args=(batch,), or make the iterator in the function"
     )
-
-
-def _wait() -> None:
-    for module in (torch.cuda, torch.xpu):
-        if module.is_available() and module.is_initialized():
-            module.synchronize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,3 +119,24 @@ def _in_its_package(path: Path) -> tuple[Path, str]:
     while (folder / "__init__.py").exists() and folder.name:
         folder, names = folder.parent, [folder.name, *names]
     return folder, ".".join(names)
+
+
+def refuse_what_runs_later(function: Any) -> None:
+    """Raises for what a call would only make, and not run.
+
+    Args:
+        function: a function, or its name.
+
+    Raises:
+        TargetError: it is no function, or a generator's or a coroutine's.
+    """
+    later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    called = function if inspect.isroutine(function) else vars(type(function)).get("__call__")
+    if any(is_one(each) for is_one in later for each in (function, called)):
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise TargetError(
+            f"{name} does nothing yet when it is called: check a function that runs it to its end, as "
+            "lambda: asyncio.run(...) or lambda: list(...) do"
+        )
+    if not callable(function) and not isinstance(function, str):
+        raise TargetError(f"expected a function or its name, as 'train.py:step', got {type(function).__name__}")

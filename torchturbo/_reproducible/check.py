@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
@@ -15,12 +13,13 @@ from torch.optim import Optimizer
 from torchturbo._replay.here import Here, moves_on
 from torchturbo._replay.record import Record
 from torchturbo._replay.settings import Settings, around, named
-from torchturbo._replay.target import as_script, resolve
+from torchturbo._replay.target import as_script, refuse_what_runs_later, resolve
 from torchturbo._reproducible.advice import HASH_SEED, advise
 from torchturbo._reproducible.compare import first_difference
 from torchturbo._reproducible.data import Difference, Price, Reproduction
 from torchturbo._reproducible.fresh import Fresh
 from torchturbo._reproducible.price import priced
+from torchturbo._told import progress
 from torchturbo.errors import OptionValueError, ReproducibilityError, TargetError
 
 Tell = Callable[[str], None]
@@ -52,7 +51,7 @@ def check(
         raise OptionValueError(
             "modules= and optimizers= are of this process: fresh=True finds those of its own by itself"
         )
-    _refuse_what_runs_later(function)
+    refuse_what_runs_later(function)
     around(settings)  # so that what is wrong is refused before anything runs
     # A script that reads its arguments is to find none: those of this process are not for it.
     with as_script(function) if isinstance(function, str) else nullcontext():
@@ -61,26 +60,13 @@ def check(
             runner = Fresh(function, args, kwargs)
         else:
             called = resolve(function) if isinstance(function, str) else function
-            _refuse_what_runs_later(called)
+            refuse_what_runs_later(called)
             runner = Here(called, args, kwargs, modules, optimizers)
-        with _progress() as tell:
+        with progress("check_reproducible") as tell:
             found = _compared(runner, runs, settings, advice=advice, price_seconds=price_seconds, tell=tell)
     if strict and not found.identical:
         raise ReproducibilityError(f"not reproducible\n{found}")
     return found
-
-
-def _refuse_what_runs_later(function: Any) -> None:
-    later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
-    called = function if inspect.isroutine(function) else vars(type(function)).get("__call__")
-    if any(is_one(each) for is_one in later for each in (function, called)):
-        name = getattr(function, "__qualname__", type(function).__name__)
-        raise TargetError(
-            f"{name} does nothing yet when it is called: check a function that runs it to its end, as "
-            "lambda: asyncio.run(...) or lambda: list(...) do"
-        )
-    if not callable(function) and not isinstance(function, str):
-        raise TargetError(f"expected a function or its name, as 'train.py:step', got {type(function).__name__}")
 
 
 def _compared(
@@ -134,15 +120,3 @@ def _compared(
 
 def _returned(record: Record) -> str:
     return next(event.digest for event in record.events if event.kind == "returned")
-
-
-@contextmanager
-def _progress() -> Iterator[Tell]:
-    """Says what is going on where a person looks on: in a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("check_reproducible") as status:
-        yield lambda text: status.update(f"check_reproducible: {text}")

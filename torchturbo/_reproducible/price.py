@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from torchturbo._replay.here import Here
-from torchturbo._replay.settings import Settings
+from torchturbo._replay.settings import Settings, around
 from torchturbo._reproducible.data import Price
 
 FEWEST, MOST = 6, 101
@@ -30,10 +30,11 @@ def priced(here: Here, settings: Settings, seconds: float, tell: Callable[[str],
     dear = {**options, "profile": "reproducible"}
     cheap = options if settings.get("profile") == "reproducible" else settings
     try:
+        as_it_is, under = around(cheap), around(dear)
         # What is only done once (kernels chosen, memory taken) is nobody's price.
-        once = here.seconds(cheap) + here.seconds(dear)
+        once = here.seconds(as_it_is) + here.seconds(under)
         if once < seconds:
-            once = here.seconds(cheap) + here.seconds(dear)
+            once = here.seconds(as_it_is) + here.seconds(under)
         rounds = min(MOST, int(seconds / max(once, 1e-9)))
         if rounds < FEWEST:
             return f"{FEWEST} rounds of {once:.3g} s are more than price_seconds={seconds:g}; give it more"
@@ -43,11 +44,11 @@ def priced(here: Here, settings: Settings, seconds: float, tell: Callable[[str],
             tell(f"price: round {number + 1} of {rounds}")
             # Who goes second finds the caches as the other one left them.
             if chance.random() < 0.5:
-                first = here.seconds(cheap)
-                samples.append((first, here.seconds(dear)))
+                first = here.seconds(as_it_is)
+                samples.append((first, here.seconds(under)))
             else:
-                second = here.seconds(dear)
-                samples.append((here.seconds(cheap), second))
+                second = here.seconds(under)
+                samples.append((here.seconds(as_it_is), second))
     except Exception as error:
         return f"a run raised {type(error).__name__}: {_first_line(error)}"
     return price_of(samples)

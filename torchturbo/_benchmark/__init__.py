@@ -1,0 +1,103 @@
+"""What settings buy on a step of yours: time, memory and drift, measured in turn, with nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torchturbo._benchmark.data import Between, Comparison, Drift, Switch, Timed
+from torchturbo.errors import OptionValueError
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from torchturbo._options import Options
+    from torchturbo.profiles import Profile
+
+__all__ = ["Between", "Comparison", "Drift", "Switch", "Timed", "benchmark"]
+
+
+def benchmark(
+    step: Callable[..., Any] | str,
+    profiles: str | Profile | Sequence[str | Profile] | None = None,
+    *,
+    seconds: float = 20.0,
+    reference: str = "exact",
+    one_at_a_time: bool = False,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    modules: Iterable[nn.Module] = (),
+    optimizers: Iterable[Optimizer] = (),
+    **options: Unpack[Options],
+) -> Comparison:
+    """Runs a step under several settings in turn, and says what each buys and what it changes.
+
+    The baseline is what is in force where this is called; PyTorch's defaults are measured beside it, unless they are
+    the same. Each sample begins from the same state, and rounds go through all settings in an order by chance. A
+    difference inside the noise is called none.
+
+    Afterwards everything is as it was: parameters, buffers, gradients, optimizers and their state, gradient scaling,
+    random streams of Python, NumPy and torch, and variables of the step's own code. So too where it raises.
+
+    Args:
+        step: a function that does what is to be measured, as one step of training; or its name, as
+            ``"train.py:step"``, ``"package.module:step"`` or ``"train.py:make_step()"``, which is called once and
+            returns the function.
+        profiles: what to compare with the baseline: names, or `Profile` objects. By default ``"fast"`` and ``"max"``,
+            or where options are given these alone.
+        seconds: how long the rounds may take, all together. First steps, compiling and drift come on top.
+        reference: the profile that the numbers are compared with.
+        one_at_a_time: measure too what each option of the last profile buys: alone, and left out.
+        args: what the step is called with.
+        kwargs: what it is called with by name.
+        modules: models that it uses, where they cannot be found through its variables or when they are called.
+        optimizers: likewise.
+        **options: options that beat each profile's.
+
+    Raises:
+        OptionValueError: `seconds` is not positive, or an option does not take its value.
+        OptionNameError: there is no such option.
+        ProfileNameError: there is no such profile.
+        TargetError: there is no such function, or it returned a generator or a coroutine that has not run.
+        RestoreError: torch refused something on the way back.
+
+    >>> import torch
+    >>> from torchturbo import benchmark
+    >>> model = torch.nn.Linear(8, 8)
+    >>> comparison = benchmark(lambda: model(torch.ones(4, 8)).sum().backward(), "exact", seconds=0.2)
+    >>> comparison["exact"].drift.same, model.weight.grad
+    (True, None)
+    """
+    if not seconds > 0:
+        raise OptionValueError(f"seconds={seconds!r}: expected a time in seconds, as seconds=20")
+    # What it needs is loaded when it is needed.
+    from contextlib import nullcontext
+
+    from torchturbo._benchmark.compare import compare
+    from torchturbo._replay.target import as_script, refuse_what_runs_later, resolve
+    from torchturbo._told import progress
+
+    if profiles is None:
+        profiles = () if options else ("fast", "max")
+    elif isinstance(profiles, str | Mapping):
+        profiles = (profiles,)
+    refuse_what_runs_later(step)
+    with as_script(step) if isinstance(step, str) else nullcontext(), progress("benchmark") as tell:
+        called = resolve(step) if isinstance(step, str) else step
+        refuse_what_runs_later(called)
+        return compare(
+            called,
+            tuple(profiles),
+            options,
+            seconds=seconds,
+            reference=reference,
+            one_at_a_time=one_at_a_time,
+            args=args,
+            kwargs=kwargs or {},
+            modules=tuple(modules),
+            optimizers=tuple(optimizers),
+            tell=tell,
+        )

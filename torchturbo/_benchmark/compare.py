@@ -1,0 +1,226 @@
+"""A benchmark from its beginning to its end."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from torchturbo import hardware
+from torchturbo._benchmark import contenders as who
+from torchturbo._benchmark.contenders import Contender
+from torchturbo._benchmark.data import Comparison, Drift, Switch, Timed
+from torchturbo._benchmark.drift import drift_of
+from torchturbo._benchmark.race import Lane, Race
+from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
+from torchturbo._replay.here import Here
+from torchturbo._replay.record import Record
+from torchturbo.profiles import Profile
+
+MOST = 301
+"""Rounds: what more of them would tell is nobody's time worth."""
+Tell = Callable[[str], None]
+
+
+def compare(
+    step: Callable[..., Any],
+    profiles: Sequence[str | Profile],
+    options: Mapping[str, Any],
+    *,
+    seconds: float,
+    reference: str,
+    one_at_a_time: bool,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    modules: Iterable[nn.Module],
+    optimizers: Iterable[Optimizer],
+    tell: Tell,
+) -> Comparison:
+    """What `torchturbo.benchmark` does, once its arguments have been looked at."""
+    began = time.perf_counter()
+    with who.by_the_code_alone() as others:
+        base, asked = who.baseline(), who.named(profiles, options)
+        defaults = who.plain()
+        beside = [base, *([defaults] if defaults else []), *asked]
+        switches = [list(who.one_at_a_time(each)) for each in asked[-1:]] if one_at_a_time else []
+        beside += [each for _, _, alone, rest in switches[0] for each in (alone, rest)] if switches else []
+        right = who.contender(reference)
+        same = who.alike(beside)
+        here = Here(step, args, kwargs, modules, optimizers)
+        tell("what the step uses")
+        drifts = Drifts(here, right, here.find(base.around))
+        race = Race(here, [each for each in beside if each not in same])
+        for number, lane in enumerate(race.lanes):
+            tell(f"{lane.contender.name}: first steps ({number + 1} of {len(race.lanes)})")
+            race.warm_up(lane)
+        rounds = rounds_for(seconds, race.seconds_of_a_round())
+        while race.rounds < rounds:
+            tell(f"round {race.rounds + 1} of {rounds}")
+            race.round()
+        tell(f"numbers, beside those of {reference}")
+        lanes = {lane.contender: lane for lane in race.lanes}
+        rows = {each: _row(lanes[same.get(each, each)], race, drifts, each) for each in beside}
+        first = lanes[base]
+        found = [
+            _switch(option, value, lanes, same, first, asked[-1], alone, rest)
+            for option, value, alone, rest in (switches[0] if switches else [])
+        ]
+        shown = [base, *([defaults] if defaults else []), *asked]
+        return Comparison(
+            rows=tuple(rows[each] for each in shown),
+            switches=tuple(found),
+            reference=reference,
+            noise=drifts.noise(),
+            rounds=race.rounds,
+            steps=race.steps,
+            batch=drifts.batch,
+            seconds=time.perf_counter() - began,
+            hardware=hardware.detect(),
+            torch=str(torch.__version__),
+            notes=tuple(_notes(here, race, others, defaults)),
+        )
+
+
+def rounds_for(seconds: float, round_seconds: float) -> int:
+    """How many rounds fit into a time, and at least as many as tell something.
+
+    Args:
+        seconds: the time.
+        round_seconds: what one takes.
+    """
+    return max(FEWEST, min(MOST, int(seconds / max(round_seconds, 1e-9))))
+
+
+class Drifts:
+    """How far each contender's numbers are from the reference's.
+
+    Args:
+        here: the step.
+        right: the reference.
+        first: the step as it is.
+
+    Attributes:
+        batch: samples that go through the model in a step; None where that is not known.
+    """
+
+    def __init__(self, here: Here, right: Contender, first: Record) -> None:
+        self._here = here
+        self._right = right
+        self._reference: Record | None = None
+        self.batch = _batch(first)
+
+    @property
+    def reference(self) -> Record:
+        """The reference's run."""
+        if self._reference is None:
+            self._reference = self._here.watched(self._right.around)
+        return self._reference
+
+    def of(self, contender: Contender) -> Drift:
+        """How far a contender's numbers are from the reference's."""
+        reference = self.reference
+        return drift_of(self._here.watched(contender.around), reference)
+
+    def noise(self) -> Drift:
+        """How far the reference is from itself in another run, whose sums are in another order."""
+        threads = torch.get_num_threads()
+        other = who.contender(str(self._right.settings["profile"]), {"num_threads": 1 if threads > 1 else 2})
+        return self.of(other)
+
+
+def _batch(record: Record) -> int | None:
+    """How many samples go through the first of the outermost modules, in all its calls."""
+    inputs = [event for event in record.events if event.kind == "input" and event.shape]
+    calls = {event.call: event.shape[0] for event in reversed(inputs) if event.name == inputs[0].name}
+    return sum(calls.values()) or None
+
+
+def _row(lane: Lane, race: Race, drifts: Drifts, contender: Contender) -> Timed:
+    first = race.lanes[0]
+    samples = list(lane.samples.values())
+    drift: Drift | None = None
+    if lane.failed is None:
+        try:
+            drift = drifts.of(lane.contender)
+        except Exception as error:
+            lane.failed = error.with_traceback(None)
+    speedup = between(ratios(*first.beside(lane))) if lane.failed is None and lane is not first else None
+    once = None
+    if lane.first is not None and samples:
+        once = max(0.0, lane.first - statistics.median(samples))
+    quarters = statistics.quantiles(samples, n=4) if len(samples) > 1 else None
+    seconds = between(samples) if samples else None
+    return Timed(
+        name=contender.name,
+        settings=contender.settings,
+        refused=contender.refused,
+        same_as=lane.contender.name if lane.contender is not contender else None,
+        seconds=seconds,
+        quartiles=(quarters[0], quarters[2]) if quarters else None,
+        speedup=speedup,
+        verdict=judged(speedup) if speedup else None,
+        rate=drifts.batch / seconds.value if drifts.batch and seconds else None,
+        memory=None,
+        first_seconds=once,
+        pays_after=_pays_after(lane, first, once),
+        recompiles=lane.recompiles,
+        utilization=None,
+        drift=drift,
+        failed=None if lane.failed is None else _said(lane.failed),
+        samples=tuple(samples),
+    )
+
+
+def _pays_after(lane: Lane, first: Lane, once: float | None) -> int | None:
+    """Steps after which what a first step has taken longer than the baseline's has been made up for."""
+    if once is None or lane is first or not lane.samples or first.first is None:
+        return None
+    its, theirs = first.beside(lane)
+    gain = statistics.median(its) - statistics.median(theirs) if its else 0.0
+    dear = once - max(0.0, first.first - statistics.median(first.samples.values()))
+    if dear <= 0:
+        return 0
+    return ceil(dear / gain) if gain > 0 else None
+
+
+def _switch(
+    option: str,
+    value: object,
+    lanes: Mapping[Contender, Lane],
+    same: Mapping[Contender, Contender],
+    base: Lane,
+    full: Contender,
+    alone: Contender,
+    rest: Contender,
+) -> Switch:
+    one, without, whole = (lanes[same.get(each, each)] for each in (alone, rest, full))
+    by_itself = None if one.failed or one is base else between(ratios(*base.beside(one)))
+    within = None if without.failed or whole.failed or without is whole else between(ratios(*without.beside(whole)))
+    return Switch(
+        option,
+        value,
+        by_itself,
+        judged(by_itself) if by_itself else None,
+        within,
+        judged(within) if within else None,
+    )
+
+
+def _said(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
+
+
+def _notes(here: Here, race: Race, others: Any, defaults: Contender | None) -> list[str]:
+    notes = here.notes()
+    if defaults is None:
+        notes.append(f'"{who.AS_IT_IS}" is what PyTorch does by default')
+    if others.profile is not None or others.environment or others.command:
+        notes.append("what the environment or the command line asks of torchturbo was left aside in the measurement")
+    return notes

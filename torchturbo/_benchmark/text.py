@@ -1,0 +1,63 @@
+"""What a benchmark has found, for a terminal, laid out by rich, which is imported with this module only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from torchturbo._benchmark import words
+from torchturbo._benchmark.data import Comparison, Timed
+
+_STYLES = {"faster": "green", "slower": "yellow"}
+_WIDE = 110
+"""The columns from which on every number has a column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What was found as rich lays it out, once it knows the width."""
+
+    found: Comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        found = self.found
+        yield Text(words.heading(found), style="bold")
+        yield _table(found, wide=options.max_width >= _WIDE)
+        if found.switches:
+            yield Text("\nOne option at a time", style="bold")
+            yield _switches(found)
+        for title, lines in (("", words.about(found)), ("Notes", found.notes)):
+            lines = tuple(lines)
+            if lines:
+                yield Text(f"\n{title}" if title else "", style="bold")
+            for line in lines:
+                yield Padding(Text(line), (0, 0, 0, 2 if title else 0))
+
+
+def _table(found: Comparison, *, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    columns = words.columns(found, wide=wide)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
+    for row in found.rows:
+        cells = words.cells(row, columns)
+        table.add_row(*(Text(cell) for cell in cells), style=_style(row))
+    return table
+
+
+def _style(row: Timed) -> str | None:
+    return "red" if row.failed else _STYLES.get(row.verdict or "")
+
+
+def _switches(found: Comparison) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for number, name in enumerate(("option", "alone", "within all of them")):
+        table.add_column(name, justify="right" if number else "left")
+    for each in found.switches:
+        table.add_row(*(Text(cell) for cell in words.switch(each)))
+    return table

@@ -1,0 +1,121 @@
+"""The words of a benchmark, without their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torchturbo._benchmark.data import Between, Comparison, Drift, Switch, Timed
+
+_NARROW = ("settings", "ms a step", "speed-up", "drift")
+_WIDE = (
+    "settings",
+    "ms a step",
+    "half between",
+    "speed-up",
+    "samples/s",
+    "memory",
+    "first step",
+    "pays after",
+    "drift",
+)
+
+
+def heading(found: Comparison) -> str:
+    """What was done."""
+    steps = "step" if found.steps == 1 else f"{found.steps} steps"
+    machine = found.hardware.gpus[0].name if found.hardware.gpus else found.hardware.cpu.name
+    return f"{found.rounds} rounds in turn, {steps} a sample, on {machine}, torch {found.torch}."
+
+
+def columns(found: Comparison, *, wide: bool) -> tuple[str, ...]:
+    """The columns of the table: those in which there is anything to be told.
+
+    Args:
+        found: the comparison.
+        wide: whether there is room for all.
+    """
+    names = _WIDE if wide else _NARROW
+    return tuple(name for name in names if any(cell(row, name) for row in found.rows))
+
+
+def cells(row: Timed, names: tuple[str, ...]) -> list[str]:
+    """One row of the table."""
+    return [cell(row, name) for name in names]
+
+
+def cell(row: Timed, name: str) -> str:
+    """What stands in one cell; empty where there is nothing to be told."""
+    if name == "settings":
+        return f"{row.name} (as {row.same_as})" if row.same_as else row.name
+    if row.failed:
+        return "failed" if name == "speed-up" else ""
+    if name == "ms a step":
+        return milliseconds(row.seconds.value) if row.seconds else ""
+    if name == "half between":
+        return " .. ".join(map(milliseconds, row.quartiles)) if row.quartiles else ""
+    if name == "speed-up":
+        return speedup(row.speedup, row.verdict) if row.speedup else "1"
+    if name == "samples/s":
+        return f"{row.rate:,.0f}" if row.rate else ""
+    if name == "memory":
+        return size(row.memory) if row.memory is not None else ""
+    if name == "first step":
+        return f"+{row.first_seconds:.2g} s" if row.first_seconds and row.first_seconds > 0.1 else ""
+    if name == "pays after":
+        return f"{row.pays_after:,} steps" if row.pays_after else ""
+    return drift(row.drift)
+
+
+def milliseconds(seconds: float) -> str:
+    """A time, with as many digits as tell something."""
+    value = seconds * 1e3
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def speedup(its: Between, verdict: str | None) -> str:
+    """A speed-up with its bounds; one inside the noise is called none."""
+    between = f"({its.low:.2f} .. {its.high:.2f})"
+    return f"none {between}" if verdict == "no difference" else f"{its.value:.2f} {between}"
+
+
+def size(count: int) -> str:
+    """Bytes, in a unit that people read."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.3g} {unit}"
+
+
+def drift(its: Drift | None) -> str:
+    """How far the numbers are, in one cell."""
+    if its is None:
+        return ""
+    if its.same:
+        return "none"
+    return f"{its.largest:.1e}" if its.largest is not None else ""
+
+
+def switch(its: Switch) -> tuple[str, str, str]:
+    """What one option buys, in three cells."""
+    alone = speedup(its.alone, its.alone_verdict) if its.alone else "the same settings"
+    within = speedup(its.within, its.within_verdict) if its.within else "the same settings"
+    return f"{its.option}={its.value!r}", alone, within
+
+
+def about(found: Comparison) -> Iterator[str]:
+    """What there is to know of the numbers."""
+    yield (
+        "speed-up: the time of a step as it is, by this one; the median of all rounds, and what it surely lies between"
+    )
+    noise = found.noise.largest if found.noise is not None else None
+    beside = "" if noise is None else f"; the reference is {noise:.1e} from itself when its sums are in another order"
+    yield f"drift: how far loss, gradients and outputs are from those of {found.reference}, relative to them{beside}"
+    for row in found.rows:
+        if row.failed:
+            yield f"{row.name} failed: {row.failed}"
+        if row.drift is not None and row.drift.note:
+            yield f"{row.name}: {row.drift.note}"
+        for option, why in row.refused.items():
+            yield f"{row.name}: {option} has no effect here: {why}"
