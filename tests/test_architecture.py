@@ -30,6 +30,7 @@ ORDER = (
     "regions",  # what is opened around code
     "_catalogue",  # all options, found by looking
     "profiles",  # named values of options
+    "_measured",  # what profiles were measured on
     "_config",  # what stands in a file
     "_sources",  # who else asks than the code
     "_plan",  # from these to decisions; pure
@@ -49,6 +50,7 @@ ORDER = (
     "_replay",  # a function again and again from the same state
     "_reproducible",  # the same bits twice, proven
     "_benchmark",  # what settings buy on a step
+    "_tune",  # the best settings for a step
     "_inherited",  # what spawned processes inherit
     "testing",  # for users' tests
     "torchturbo",  # what users import
@@ -218,8 +220,8 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = ["Active", "Comparison", "Profile", "Report", "Reproduction", "Scaler", "turbo"]
-    verbs = ["accelerate", "benchmark", "check_reproducible", "report", "restore", "scaler_of"]
+    classes = ["Active", "Comparison", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
+    verbs = ["accelerate", "benchmark", "check_reproducible", "report", "restore", "scaler_of", "tune"]
     names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []

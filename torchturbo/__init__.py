@@ -36,6 +36,7 @@ from torchturbo._active import Active
 from torchturbo._benchmark import Comparison, benchmark
 from torchturbo._report import Report, report
 from torchturbo._reproducible import Reproduction, check_reproducible
+from torchturbo._tune import Tuned, tune
 from torchturbo._turbo import turbo
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.regions._scaler import Scaler
@@ -49,6 +50,7 @@ __all__ = [
     "Report",
     "Reproduction",
     "Scaler",
+    "Tuned",
     "__version__",
     "accelerate",
     "benchmark",
@@ -56,5 +58,6 @@ __all__ = [
     "report",
     "restore",
     "scaler_of",
+    "tune",
     "turbo",
 ]

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from torchturbo._catalogue import OPTIONS
 from torchturbo._config import Config, find
+from torchturbo._measured import MEASURED, say_where_measured
 from torchturbo.errors import ConfigError, OptionNameError, OptionValueError, TurboError, near
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.profiles import profile as profile_named
@@ -58,6 +59,7 @@ class Sources:
         command: options that beat the environment.
         profile: the profile that takes the place of the code's; None where nobody asks for one.
         disabled: who has switched everything off, or None.
+        measured: of profiles that were found by measuring, what they were measured on, by name.
     """
 
     profiles: Mapping[str, Profile] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Sources:
     command: Mapping[str, Given] = field(default_factory=dict)
     profile: tuple[Profile, str] | None = None
     disabled: str | None = None
+    measured: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def named(self, profile: object) -> Profile:
         """The profile of that name, built in or made in a file; of `UNNAMED` the default.
@@ -74,11 +77,13 @@ class Sources:
         Raises:
             ProfileNameError: there is none; the message names the near ones.
         """
-        if profile is UNNAMED and self.default is not None:
-            return self.default
-        return profile_named(profile, self.profiles)
+        found = self.default if profile is UNNAMED and self.default else profile_named(profile, self.profiles)
+        if found.name in self.measured and found is self.profiles.get(found.name):
+            say_where_measured(found.name, self.measured[found.name])
+        return found
 
 
+_NO_OPTIONS = ("base", "gain", "give", MEASURED)
 NOTHING = Sources()
 """Nobody but the code asks."""
 
@@ -152,7 +157,8 @@ def read(
         return Sources(disabled=f"{_DISABLE}={disabled}")
     config = find(folder) if folder is not None else Config()
     made = _profiles(config)
-    found = Sources(profiles=made)
+    measured = _measured(config)
+    found = Sources(profiles=made, measured=measured)
     asked = config.table.get("profile")
     wanted, place = (profile, "--profile") if profile is not None else (environ.get(_PROFILE) or None, _PROFILE)
     return Sources(
@@ -164,6 +170,7 @@ def read(
         environment=_parsed(bare or {}) | _parsed(_variables(environ)),
         command=_parsed(command or {}),
         profile=None if wanted is None else (_placed(place, lambda: found.named(wanted)), place),
+        measured=measured,
     )
 
 
@@ -173,6 +180,14 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
         for name, value in environ.items()
         if name.startswith(PREFIX) and value and name not in (_PROFILE, _DISABLE)
     }
+
+
+def _measured(config: Config) -> dict[str, Mapping[str, object]]:
+    """What profiles that were found by measuring were measured on."""
+    tables = config.table.get("profiles", {})
+    found = tables.items() if isinstance(tables, Mapping) else ()
+    measured = ((name, table.get(MEASURED)) for name, table in found if isinstance(table, Mapping))
+    return {name: its for name, its in measured if isinstance(its, Mapping)}
 
 
 def _profiles(config: Config) -> dict[str, Profile]:
@@ -197,7 +212,7 @@ def _profiles(config: Config) -> dict[str, Profile]:
         for word, said in words.items():
             if not isinstance(said, str):
                 raise ConfigError(f"{at[word]}: {word}={said!r}: expected a sentence")
-        options = {key: Given(value, at[key]) for key, value in table.items() if key not in ("base", "gain", "give")}
+        options = {key: Given(value, at[key]) for key, value in table.items() if key not in _NO_OPTIONS}
         own = Profile._of(name, "", "", {key: given.value for key, given in _parsed(options).items()})
         if base in tables:
             under = make(str(base), (*wanted_by, name))

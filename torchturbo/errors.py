@@ -18,6 +18,7 @@
     CompileWarning         (UserWarning)   what was to be compiled runs eagerly; says what and why
     AccumulationWarning    (UserWarning)   a step was taken before all its micro-batches had come
     ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
+    HardwareWarning        (UserWarning)   a profile was measured on another machine, or with another torch
     DeterminismWarning     (UserWarning)   the next run may have other bits; says by what, and where it was called
 
 Errors about what was asked are raised before anything has been changed.
@@ -87,6 +88,10 @@ class ScalingWarning(UserWarning):
 
 class CompileWarning(UserWarning):
     """Something that was to be compiled runs eagerly, wholly or in part."""
+
+
+class HardwareWarning(UserWarning):
+    """A profile that was found by measuring, on another machine or with another torch than this one."""
 
 
 class DeterminismWarning(UserWarning):

@@ -53,10 +53,22 @@ class Drift:
 
     @property
     def largest(self) -> float | None:
-        """The largest of them, or None."""
-        known = [each for each in (self.loss, self.gradients, self.outputs, self.parameters) if each is not None]
+        """The largest of loss, gradients and outputs, or of nothing else that of the parameters; or None."""
+        known = [each for each in (self.loss, self.gradients, self.outputs) if each is not None]
+        known = known or [each for each in (self.parameters,) if each is not None]
         # max() of a NaN depends on where it stands, and a NaN is as far off as anything can be.
         return float("nan") if any(each != each for each in known) else max(known, default=None)
+
+    def within(self, tolerance: float) -> bool:
+        """Whether a model that is trained so may be said to be trained as well.
+
+        Args:
+            tolerance: how large `largest` may be. What optimizers make of parameters may differ by ten times as much,
+                and by 0.9 at the most: Adam turns the rounding of tiny gradients into whole steps.
+        """
+        if self.largest is None or not self.largest <= tolerance:
+            return False
+        return self.parameters is None or self.parameters <= min(10 * tolerance, 0.9)
 
 
 @dataclass(frozen=True, slots=True)

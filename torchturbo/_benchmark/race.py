@@ -62,11 +62,6 @@ class Race:
         self._here = here
         self._chance = random.Random(0)
 
-    @property
-    def running(self) -> list[Lane]:
-        """Those that have not failed."""
-        return [lane for lane in self.lanes if lane.failed is None]
-
     def add(self, contender: Contender) -> Lane:
         """Takes in one more, which has to be warmed up.
 
@@ -86,9 +81,13 @@ class Race:
             if self.steps > 1 and lane.failed is None:
                 self._sample(lane, self.steps)
 
-    def round(self) -> None:
-        """Runs a sample of each that has not failed, in an order by chance."""
-        order = self.running
+    def round(self, lanes: Sequence[Lane] | None = None) -> None:
+        """Runs a sample of each that has not failed, in an order by chance.
+
+        Args:
+            lanes: those that run; by default all.
+        """
+        order = [lane for lane in lanes or self.lanes if lane.failed is None]
         # Who goes second finds the caches as the first has left them.
         self._chance.shuffle(order)
         for lane in order:

@@ -1,0 +1,45 @@
+"""The words of a search, without their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torchturbo._benchmark.words import drift, milliseconds, speedup
+from torchturbo._measured import machine
+from torchturbo._tune.data import Tried, Tuning
+
+COLUMNS = ("change", "speed-up", "drift", "outcome")
+
+
+def heading(found: Tuning) -> str:
+    """What came out."""
+    if found.speedup is None:
+        return f"Nothing that was tried is surely faster than {found.step} as it is ({milliseconds(found.before)} ms)."
+    options = ", ".join(f"{name}={value!r}" for name, value in found.options.items())
+    return f"{found.step} is {found.speedup.value:.2f} times as fast with {options}."
+
+
+def about(found: Tuning) -> Iterator[str]:
+    """What there is to know of it."""
+    if found.speedup is not None:
+        yield (
+            f"{milliseconds(found.before)} ms a step as it is, {milliseconds(found.after)} ms with these; speed-up "
+            f"surely between {found.speedup.low:.2f} and {found.speedup.high:.2f}, {found.rounds} rounds in turn"
+        )
+    if found.drift is not None:
+        noise = found.noise.largest if found.noise is not None else None
+        beside = (
+            "" if noise is None else f"; the reference is {noise:.1e} from itself when its sums are in another order"
+        )
+        yield f"drift from {found.reference}: {drift(found.drift)}, tolerance {found.tolerance:g}{beside}"
+    yield f"{found.seconds:.0f} s of {found.budget:.0f} s, on {machine(found.hardware)}, torch {found.torch}"
+    if found.interrupted:
+        yield "interrupted: this is the best so far"
+
+
+def cells(its: Tried) -> tuple[str, str, str, str]:
+    """One row of the table."""
+    change = ", ".join(f"{name}={value!r}" for name, value in its.change.items())
+    # Of a few rounds nobody can say more than that.
+    faster = "" if its.speedup is None else speedup(its.speedup, None)
+    return change, faster, drift(its.drift), f"{its.outcome}: {its.why}" if its.why else its.outcome

@@ -1,0 +1,77 @@
+"""`torchturbo tune train.py:make_step()`: the fastest settings for a step, written to the file that configures us."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from torchturbo._told import show
+from torchturbo._tune import Tuned
+from torchturbo._tune import tune as search
+from torchturbo.errors import TurboError
+
+_NOTHING, _WRONG = 1, 2
+
+
+@click.command()
+@click.argument("function")
+@click.option(
+    "--tolerance",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="How far loss, gradients and outputs may be from float32's, relative to them.",
+)
+@click.option("--budget", default="2 min", show_default=True, help="How long it may take: '90 s', '5 min', '1 h'.")
+@click.option("--name", default="tuned", show_default=True, help="What the profile is called.")
+@click.option("--write/--no-write", default=True, help="Whether to write it to a file.  [default: write]")
+@click.option(
+    "--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="The file; else the one in force here."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def tune(
+    function: str, tolerance: float, budget: str, name: str, write: bool, path: Path | None, as_json: bool
+) -> None:
+    r"""Search for the fastest settings for FUNCTION whose numbers stay within a tolerance.
+
+    FUNCTION is FILE.py:NAME or PACKAGE.MODULE:NAME: a function without arguments that takes a step of training. With
+    brackets, FILE.py:NAME(), it is called once to make the model and the data, and returns that function.
+
+    \b
+    torchturbo tune "train.py:make_step()" --budget "5 min"
+    torchturbo run --profile tuned train.py
+
+    Ctrl-C ends the search, and the best so far is kept.
+
+    Exit codes: 0 something faster was found, 1 nothing was, 2 wrong usage or a function that raises.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if path is not None and not write:
+        raise click.UsageError("--file names where to write, and --no-write says not to: leave one of them out")
+    found = _tuned(function, tolerance=tolerance, budget=budget, name=name, write=path or write)
+    if as_json:
+        click.echo(found.tuning.to_json())
+    else:
+        show(found.tuning)
+        if found.tuning.options and write:
+            click.echo(f"\nIn force with: torchturbo run --profile {name}, or turbo({name!r})")
+    sys.exit(0 if found.tuning.options else _NOTHING)
+
+
+def _tuned(function: str, **options: Any) -> Tuned:
+    try:
+        # What the function prints is not the answer.
+        with redirect_stdout(sys.stderr):
+            return search(function, **options)
+    except TurboError as error:
+        raise click.UsageError(str(error)) from error
+    except Exception:
+        traceback.print_exc()
+    sys.exit(_WRONG)
