@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import torchturbo
 
 ROOT = Path(__file__).parents[1]
 NOT_YET = ("pynvml", "rich", "click", "matplotlib", "numpy", "sklearn", "torch._dynamo", "torch._inductor", "sympy")
@@ -33,7 +36,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[
     folder = tmp_path_factory.mktemp("offender")
     (folder / "offender.py").write_text(OFFENDER)
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.importing", "torchturbo", "offender"],
+        [sys.executable, "-W", "error", "-m", "tests.importing", "torchturbo", "torchturbo._accelerate", "offender"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
@@ -49,8 +52,13 @@ def too_early(loads: list[str]) -> set[str]:
     return {name for name in NOT_YET for module in loads if module == name or module.startswith(f"{name}.")}
 
 
+def test_its_name_alone_loads_nothing(found: dict[str, dict[str, list[str]]]) -> None:
+    ours = [module for module in found["torchturbo"]["loads"] if module.startswith("torch")]
+    assert ours == ["torchturbo"], "what is in it is loaded when it is asked for"
+
+
 def test_it_loads_nothing_that_can_wait(found: dict[str, dict[str, list[str]]]) -> None:
-    loads = found["torchturbo"]["loads"]
+    loads = found["torchturbo._accelerate"]["loads"]
     assert "torchturbo._turbo" in loads
     assert too_early(loads) == set()
     assert not any(module.startswith("torch.") for module in loads), "torch had all of itself loaded that is needed"
@@ -58,6 +66,7 @@ def test_it_loads_nothing_that_can_wait(found: dict[str, dict[str, list[str]]]) 
 
 def test_it_changes_nothing(found: dict[str, dict[str, list[str]]]) -> None:
     assert found["torchturbo"]["changes"] == []
+    assert found["torchturbo._accelerate"]["changes"] == []
 
 
 def test_what_it_must_not_load_or_change_would_be_seen(found: dict[str, dict[str, list[str]]]) -> None:
@@ -73,3 +82,20 @@ def test_what_it_must_not_load_or_change_would_be_seen(found: dict[str, dict[str
         "warnings.filters",
     ):
         assert what in changes, what
+
+
+def test_its_names_are_there_when_they_are_asked_for() -> None:
+    assert set(torchturbo._FROM) == set(torchturbo.__all__) - {"__version__"}
+    assert set(torchturbo.__all__) <= set(dir(torchturbo))
+    assert torchturbo.errors is importlib.import_module("torchturbo.errors")
+    with pytest.raises(AttributeError, match="module 'torchturbo' has no attribute 'accelerated'"):
+        torchturbo.accelerated
+
+
+def test_a_module_that_is_there_and_cannot_be_imported_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_the_kind")
+    monkeypatch.setattr(torchturbo, "__path__", [*torchturbo.__path__, str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_the_kind"):
+        torchturbo.broken  # type: ignore[attr-defined]

@@ -31,15 +31,21 @@ torchturbo.errors.OptionNameError: there is no option 'cudnn_bencmark': did you 
 `report()` says what is in force, who asked for it, and what has no effect here and why.
 """
 
-from torchturbo._accelerate import accelerate, restore, scaler_of
-from torchturbo._active import Active
-from torchturbo._benchmark import Comparison, benchmark
-from torchturbo._report import Report, report
-from torchturbo._reproducible import Reproduction, check_reproducible
-from torchturbo._tune import Tuned, tune
-from torchturbo._turbo import turbo
-from torchturbo.profiles import PROFILES, Profile
-from torchturbo.regions._scaler import Scaler
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchturbo._accelerate import accelerate, restore, scaler_of
+    from torchturbo._active import Active
+    from torchturbo._benchmark import Comparison, benchmark
+    from torchturbo._report import Report, report
+    from torchturbo._reproducible import Reproduction, check_reproducible
+    from torchturbo._tune import Tuned, tune
+    from torchturbo._turbo import turbo
+    from torchturbo.profiles import PROFILES, Profile
+    from torchturbo.regions._scaler import Scaler
 
 __version__ = "0.1.0.dev0"
 __all__ = [
@@ -61,3 +67,41 @@ __all__ = [
     "tune",
     "turbo",
 ]
+
+_FROM = {
+    "PROFILES": "profiles",
+    "Active": "_active",
+    "Comparison": "_benchmark",
+    "Profile": "profiles",
+    "Report": "_report",
+    "Reproduction": "_reproducible",
+    "Scaler": "regions._scaler",
+    "Tuned": "_tune",
+    "accelerate": "_accelerate",
+    "benchmark": "_benchmark",
+    "check_reproducible": "_reproducible",
+    "report": "_report",
+    "restore": "_accelerate",
+    "scaler_of": "_accelerate",
+    "tune": "_tune",
+    "turbo": "_turbo",
+}
+
+# Hidden from type checkers, which would otherwise believe that any name is here.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Imports what is asked for, and torch with it: the command line answers, and completes, without either."""
+        if name in _FROM:
+            globals()[name] = found = getattr(import_module(f"{__name__}.{_FROM[name]}"), name)
+            return found
+        if not name.startswith("__"):
+            try:
+                return import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
