@@ -39,9 +39,7 @@ SLOWEST = 8
 def timed(line: str) -> dict[str, float]:
     """Milliseconds that one import took in a fresh process: on the wall, in the processor, and the whole process."""
     began = time.perf_counter()
-    run = subprocess.run(
-        [sys.executable, "-c", CHILD.format(line=line)], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", CHILD.format(line=line)], capture_output=True, text=True, check=True)
     wall, processor = map(float, run.stdout.split())
     return {"wall": wall, "processor": processor, "process": 1000 * (time.perf_counter() - began)}
 
@@ -49,7 +47,13 @@ def timed(line: str) -> dict[str, float]:
 def slowest_parts() -> list[tuple[float, str]]:
     """The modules that the import spends longest in, by themselves, with the milliseconds (while being watched)."""
     run = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import torch; print(flush=True); from torchturbo import turbo, accelerate"],
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-c",
+            "import torch; print(flush=True); from torchturbo import turbo, accelerate",
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -51,6 +51,7 @@ ORDER = (
     "_reproducible",  # the same bits twice, proven
     "_benchmark",  # what settings buy on a step
     "_tune",  # the best settings for a step
+    "_doctor",  # what is wrong here, and how to mend it
     "_inherited",  # what spawned processes inherit
     "testing",  # for users' tests
     "torchturbo",  # what users import

@@ -10,6 +10,7 @@ import pytest
 from tools import generate
 from torchturbo._catalogue import OPTIONS
 from torchturbo._options import Options
+from torchturbo.cli._document import code
 from torchturbo.profiles import PROFILES
 from torchturbo.settings._base import Setting
 
@@ -27,7 +28,7 @@ def test_a_stale_file_is_shown_and_then_written(
     files = {tmp_path / path.relative_to(generate.ROOT): text for path, text in generate.generated().items()}
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     monkeypatch.setattr(generate, "generated", lambda: files)
-    (options, text), (document, _) = files.items()
+    (options, text), _, (document, _) = files.items()
     options.parent.mkdir()
     options.write_text(text.replace("    num_threads: int\n", "    num_threads: str\n"))
 
@@ -66,10 +67,10 @@ def test_the_document_has_a_section_for_each_option(name: str) -> None:
     section = DOCUMENT.partition(f"\n### {name}\n")[2].partition("\n#")[0]
     assert f"\n{option.help}\n" in section
     for choice in option.values.choices:
-        assert generate._code(choice) in section
+        assert code(choice) in section
     for profile, values in PROFILES.items():
         if name in values:
-            assert f"[{profile}](#{profile}) ({generate._code(values[name])})" in section
+            assert f"[{profile}](#{profile}) ({code(values[name])})" in section
     if isinstance(option, Setting):
         assert f"- **Seen by:** {option.scope}\n" in section
 

@@ -1,6 +1,6 @@
-"""Writes what the catalogue of options already says: the typed keywords, and the document of every option.
+"""Writes what the catalogue of options already says: the typed keywords, the words that Tab completes, the document.
 
-    python tools/generate.py            # write torchturbo/_options.py and docs/settings.md
+    python tools/generate.py            # write torchturbo/_options.py, torchturbo/cli/_words.py and docs/settings.md
     python tools/generate.py --check    # write nothing; show what is stale, and exit with 1 if anything is
 
 The catalogue knows each option's values, help and refusals; what is written here only lays them out.
@@ -12,25 +12,16 @@ import argparse
 import difflib
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torchturbo._catalogue import OPTIONS, Option
-from torchturbo.hardware import Hardware
+from torchturbo.cli._document import settings_document
 from torchturbo.profiles import PROFILES, Profile
-from torchturbo.settings._base import Group, Setting
 from torchturbo.testing import MACHINES
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 120
-
-
-def by_area(options: Mapping[str, Option]) -> dict[str, list[Option]]:
-    """Options by the file that declares them, each in its order."""
-    areas: dict[str, list[Option]] = {}
-    for option in options.values():
-        areas.setdefault(option.area, []).append(option)
-    return areas
 
 
 # ------------------------------------------------------------------------------------- torchturbo/_options.py
@@ -78,146 +69,55 @@ def _docstring(text: str) -> str:
     return "\n".join([f'    """{first}', *(f"    {more}" for more in rest), '    """\n'])
 
 
-# ------------------------------------------------------------------------------------------- docs/settings.md
+# ----------------------------------------------------------------------------------- torchturbo/cli/_words.py
 
-SETTINGS_HEAD = """\
-<!-- Written by tools/generate.py from the catalogue of options: change that, not this. -->
+WORDS_HEAD = '''\
+"""The words that the command line completes, known without importing torch, which Tab would have to wait for.
 
-# Settings
-
-Every option of `turbo`, `accelerate` and `Profile`. A block changes the options that its profile holds and
-the ones given to it by keyword, which win; every other stays as it is. One that has no effect on the machine
-at hand is left out, and `report()` says why; with `strict=True` it is an error. The
-[profiles](#profiles) are at the end.
-
-Who sees a change while a block is open: **process** means every thread, **thread** the one that opened it.
+Written by tools/generate.py from the catalogue of options: change that, not this.
 """
 
-
-def settings_document(options: Mapping[str, Option], profiles: Mapping[str, Profile]) -> str:
-    """The document of every option and every profile."""
-    return "\n".join(_document(options, profiles)) + "\n"
+from __future__ import annotations
+'''
 
 
-def _document(options: Mapping[str, Option], profiles: Mapping[str, Profile]) -> Iterator[str]:
-    yield SETTINGS_HEAD
-    yield "| option | values | what it is |"
-    yield "|---|---|---|"
-    for option in options.values():
-        yield f"| [`{option.name}`](#{option.name}) | {_choices(option)} | {_cell(option.help)} |"
-    for area, members in by_area(options).items():
-        path = _declared_in(members[0])
-        yield f"\n## {area}.py\n\nDeclared in [{path}](../{path})."
-        for option in members:
-            yield from _section(option, options, profiles)
-    yield "\n## Profiles"
-    for profile in profiles.values():
-        yield f"\n### {profile.name}\n\n**You gain:** {profile.gain}\n\n**You give:** {profile.give}\n"
-        yield "\n".join(f"- [`{name}`](#{name}) = {_code(value)}" for name, value in profile.items())
+def words_module(options: Mapping[str, Option], profiles: Mapping[str, Profile], machines: Mapping[str, object]) -> str:
+    """The module of every name that can be completed, as ``ruff format`` would have it."""
+    named: dict[str, tuple[str, Mapping[str, str | tuple[str, ...]]]] = {
+        "PROFILES": ("What each built-in profile gives.", {name: profile.gain for name, profile in profiles.items()}),
+        "OPTIONS": ("What each option is.", {name: option.help for name, option in options.items()}),
+        "VALUES": ("The values of each option that can be listed.", {name: _typed(o) for name, o in options.items()}),
+    }
+    tables = "".join(
+        f'\n{name} = {{\n{"".join(_entry(key, value) for key, value in table.items())}}}\n"""{says}"""\n'
+        for name, (says, table) in named.items()
+    )
+    listed = "".join(f"    {_quoted(name)},\n" for name in machines)
+    return f'{WORDS_HEAD}{tables}\nMACHINES = (\n{listed})\n"""The machines that can be pretended."""\n'
 
 
-def _section(option: Option, options: Mapping[str, Option], profiles: Mapping[str, Profile]) -> Iterator[str]:
-    yield f"\n### {option.name}\n\n{option.help}\n"
-    yield f"- **Values:** {_values(option)}"
-    yield f"- **Seen by:** {_scope(option, options)}"
-    if isinstance(option, Group):
-        for value in option.values.choices:
-            members = (f"[`{name}`](#{name}) = {_code(its)}" for name, its in option.members(value).items())
-            yield f"- **{_code(value)}** stands for {', '.join(members)}, except where these are given too."
-    held = ", ".join(f"[{name}](#{name}) ({how})" for name, how in _held_by(option, options, profiles))
-    yield f"- **Profiles:** {held or 'none holds it'}"
-    if isinstance(option, Setting):
-        reasons = list(_no_effect(option))
-        if reasons:
-            yield "- **No effect,** as the report says it:"
-            yield from (f"  - {reason}" for reason in reasons)
+def _typed(option: Option) -> tuple[str, ...]:
+    """The values of an option as they are typed on a command line."""
+    words = {True: "true", False: "false", None: "none"}
+    return tuple(
+        choice if isinstance(choice, str) else words[choice]  # type: ignore[index]
+        for choice in option.values.choices
+    )
 
 
-def _code(value: object) -> str:
-    return f"`{value!r}`".replace("'", '"')
+def _entry(key: str, value: str | tuple[str, ...]) -> str:
+    if isinstance(value, str):
+        line = f"    {_quoted(key)}: {_quoted(value)},\n"
+        if len(line) <= WIDTH + 1:
+            return line
+        parts = textwrap.wrap(value, WIDTH - 11, drop_whitespace=False, break_on_hyphens=False)
+        return f"    {_quoted(key)}: (\n{''.join(f'        {_quoted(part)}{chr(10)}' for part in parts)}    ),\n"
+    inside = ", ".join(map(_quoted, value)) + ("," if len(value) == 1 else "")
+    return f"    {_quoted(key)}: ({inside}),\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _choices(option: Option) -> str:
-    values = option.values
-    return f"`{values.kind.__name__}`" if values.kind is not None else ", ".join(map(_code, values.choices))
-
-
-def _values(option: Option) -> str:
-    values = option.values
-    if values.kind is not None:
-        # What a rule asks for is what it says to a value that breaks it.
-        wrong = values.rule({int: -(2**62), float: -1.0, str: ""}[values.kind])
-        return f"{_choices(option)}{', ' + wrong.removeprefix('expected ') if wrong else ''}"
-    spelled: dict[str, list[str]] = {}
-    for alias, choice in values.aliases.items():
-        spelled.setdefault(_code(choice), []).append(_code(alias))
-    also = (f"{choice} may be written {' or '.join(aliases)}" for choice, aliases in spelled.items())
-    return "; ".join([_choices(option), *also, *filter(None, [values.also])])
-
-
-def _scope(option: Option, options: Mapping[str, Option]) -> str:
-    if isinstance(option, Setting):
-        return option.scope
-    members = {name for value in option.values.choices for name in option.members(value)}
-    return " and ".join(sorted({_scope(options[name], options) for name in members}))
-
-
-def _declared_in(option: Option) -> str:
-    for folder in ("settings", "regions"):
-        path = f"torchturbo/{folder}/{option.area}.py"
-        if (ROOT / path).exists():
-            return path
-    raise FileNotFoundError(f"no file of the package is called {option.area}.py, which declares {option.name}")
-
-
-def _held_by(
-    option: Option, options: Mapping[str, Option], profiles: Mapping[str, Profile]
-) -> Iterator[tuple[str, str]]:
-    """Each profile that holds an option, itself or through a group, and the value."""
-    for name, profile in profiles.items():
-        if option.name in profile:
-            yield name, _code(profile[option.name])
-            continue
-        for group_name, value in profile.items():
-            group = options[group_name]
-            if isinstance(group, Group) and option.name in group.members(value):
-                yield name, f"{_code(group.members(value)[option.name])}, through {group_name}"
-
-
-def _no_effect(setting: Setting) -> Iterator[str]:
-    """Each reason for which some value has no effect on some machine, with the values and the machines."""
-    tried = setting.values.choices or ({int: 1, float: 2.0, str: ""}[setting.values.kind or str],)
-    machines_by_reason: dict[str, dict[str, None]] = {}
-    values_by_reason: dict[str, list[object]] = {}
-    for value in tried:
-        for machine, hardware in MACHINES.items():
-            reason = setting.why_not(hardware, setting.resolve(value, hardware))
-            if reason is None:
-                continue
-            reason = _of_any_machine(reason, hardware)
-            machines_by_reason.setdefault(reason, {})[machine] = None
-            if value not in values_by_reason.setdefault(reason, []):
-                values_by_reason[reason].append(value)
-    for reason, machines in machines_by_reason.items():
-        values = values_by_reason[reason]
-        which = "" if len(values) == len(tried) else f"{', '.join(map(_code, values))}: "
-        yield f'{which}"{reason}" (as on {_listed(machines)})'
-
-
-def _of_any_machine(reason: str, hardware: Hardware) -> str:
-    """A reason that names the machine's own parts, as it would be said of any such machine."""
-    for gpu in hardware.gpus:
-        reason = reason.replace(gpu.name, "this GPU")
-    return reason.replace(hardware.cpu.name, "this CPU")
-
-
-def _listed(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
+def _quoted(text: str) -> str:
+    return "'" + text + "'" if '"' in text else '"' + text + '"'
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -227,6 +127,7 @@ def generated() -> dict[Path, str]:
     """Every generated file, with the text that it should have."""
     return {
         ROOT / "torchturbo" / "_options.py": options_module(OPTIONS),
+        ROOT / "torchturbo" / "cli" / "_words.py": words_module(OPTIONS, PROFILES, MACHINES),
         ROOT / "docs" / "settings.md": settings_document(OPTIONS, PROFILES),
     }
 
@@ -256,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(difference)
         return int(bool(difference))
     for path, text in files.items():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return 0
 

@@ -14,16 +14,17 @@ from torchturbo._environment import Found
 from torchturbo._report import advice as pieces
 from torchturbo._report.advice import advise
 from torchturbo._report.data import Contradiction, Report
+from torchturbo._report.findings import Check, Finding
 from torchturbo.hardware import Reading
 from torchturbo.testing import MACHINES
 
-Piece = Callable[[Report], Iterator[str]]
+Piece = Callable[[Report], Iterator[Finding]]
 
 
 def said(piece: Piece, *args: Any, **kwargs: Any) -> tuple[str, ...]:
     """What the piece says of these facts; all of the advice says the same there, at its place."""
     report = facts(*args, **kwargs)
-    sentences = tuple(piece(report))
+    sentences = tuple(finding.sentence for finding in piece(report))
     whole = advise(report)
     assert all(sentence in whole for sentence in sentences)
     return sentences
@@ -92,7 +93,10 @@ def test_a_block_of_which_something_acts_or_that_asks_for_nothing_is_not() -> No
 
 def test_a_variable_that_contradicts_is_repeated_with_its_reason() -> None:
     environment = (variable("A", "1"), variable("B", "2", "does nothing"))
-    assert said(pieces.environment_overrules, environment=environment) == ("B=2: does nothing.",)
+    told = said(pieces.environment_overrules, environment=environment)
+    assert told == ("B=2: does nothing. `unset B`, unless that is what is meant.",)
+    environment = (variable("B", "2", "forbids it: unset it to have it"),)
+    assert said(pieces.environment_overrules, environment=environment) == ("B=2: forbids it: unset it to have it.",)
 
 
 def test_a_block_that_was_left_is_told_apart() -> None:
@@ -198,13 +202,11 @@ def test_a_gpu_that_is_held_down_is_pointed_out() -> None:
     assert second.startswith("GPU 2")
 
 
-def test_every_function_of_the_file_is_part_of_the_advice() -> None:
-    public = {
-        its
-        for name, its in vars(pieces).items()
-        if callable(its) and its.__module__ == pieces.__name__ and not name.startswith("_") and its is not advise
-    }
-    assert public == set(pieces._PIECES)
+def test_every_check_of_the_file_is_part_of_the_advice_and_says_what_it_looks_for() -> None:
+    declared = {name: its for name, its in vars(pieces).items() if isinstance(its, Check)}
+    assert list(declared.values()) == list(pieces.CHECKS)
+    assert {name: its.name for name, its in declared.items()} == {name: name for name in declared}
+    assert [name for name, its in declared.items() if not its.about] == []
 
 
 # --------------------------------------------------------------------------------------------------- compiled code

@@ -16,23 +16,26 @@ from rich.text import Text
 from torchturbo._report import words
 from torchturbo._report.data import Report
 
-_STYLES = {"yes": "green", "part": "yellow", "no": "yellow"}
-_MARK = re.compile(r"\d+\.|\(\d+\)|\*")
+STYLES = {"yes": "green", "part": "yellow", "no": "yellow"}
+"""The colours of what acts. Of the terminal's own, so that they read on a light ground and on a dark one."""
+_MARK = re.compile(r"\d+\.|\(\d+\)|\*|->|[+-]")
 """What a line of a list begins with."""
 _WIDE = 96
 """The columns from which on the whole origin of a value fits on its line."""
 
 
-def show(report: Report) -> None:
-    """Prints a report to where Python prints now, in the width and the colours that are to be had there."""
+def show(told: RenderableType) -> None:
+    """Prints something to where Python prints now, in the width and the colours that are to be had there."""
     console = Console()
-    if console.encoding.lower().startswith("utf"):
-        console.print(report)
-        return
-    # A path or a name that this terminal cannot write must not raise in the middle of somebody's training.
-    with console.capture() as captured:
-        console.print(report)
-    console.file.write(captured.get().encode(console.encoding, "backslashreplace").decode(console.encoding))
+    if not console.encoding.lower().startswith("utf"):
+        # A path or a name that this terminal cannot write must not raise in the middle of somebody's training.
+        with console.capture() as captured:
+            console.print(told)
+        console.file.write(captured.get().encode(console.encoding, "backslashreplace").decode(console.encoding))
+    elif console.is_terminal:
+        console.print(told)
+    else:
+        console.file.write(plain(told, console.width) + "\n")
 
 
 def plain(told: RenderableType, width: int) -> str:
@@ -52,30 +55,41 @@ class Sheet:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         report, numbers = self.report, words.footnotes(self.report)
         notes = (f"({number}) {sentence}" for sentence, number in numbers.items())
-        yield from _section("", [words.heading(report)])
-        yield from _section("Open blocks, oldest first" if report.blocks else "", words.blocks(report))
+        yield from section("", [words.heading(report)])
+        yield from section("Open blocks, oldest first" if report.blocks else "", words.blocks(report))
         yield _table(report, numbers, wide=options.max_width >= _WIDE)
         yield Text()
-        yield from _section("", notes)
-        yield from _section("Hardware", words.hardware(report))
-        yield from _section("Environment", words.environment(report))
-        yield from _section("Compiled", words.compiled(report))
-        yield from _section("Advice", (f"* {sentence}" for sentence in report.advice))
+        yield from section("", notes)
+        yield from section("Hardware", words.hardware(report))
+        yield from section("Environment", words.environment(report))
+        yield from section("Compiled", words.compiled(report))
+        yield from section("Advice", (f"* {sentence}" for sentence in report.advice))
 
 
-def _section(title: str, lines: Iterable[str]) -> Iterator[RenderableType]:
+def section(title: str, lines: Iterable[str]) -> Iterator[RenderableType]:
+    """Lines under a title, with an empty one after them; nothing where there are none.
+
+    Args:
+        title: in bold; empty for lines that need none, which then begin at the margin.
+        lines: each of them a line, with what does not fit under its words.
+    """
     lines = tuple(lines)
     if lines and title:
         yield Text(title, style="bold")
     for line in lines:
         text = line.lstrip()
         left = len(line) - len(text) + (2 if title else 0)
-        yield Padding(_hanging(text), (0, 0, 0, left), expand=False) if left else _hanging(text)
+        yield indented(hanging(text), left)
     if lines:
         yield Text()
 
 
-def _hanging(text: str) -> RenderableType:
+def indented(told: RenderableType, by: int) -> RenderableType:
+    """The same, further to the right."""
+    return Padding(told, (0, 0, 0, by), expand=False) if by else told
+
+
+def hanging(text: str) -> RenderableType:
     """A line of which what does not fit stands under its words, clear of the mark that the line may begin with."""
     mark, _, rest = text.partition(" ")
     if not _MARK.fullmatch(mark):
@@ -87,12 +101,23 @@ def _hanging(text: str) -> RenderableType:
     return grid
 
 
+def table(*columns: str, whole: Iterable[str] = ()) -> Table:
+    """An empty table, with a line under its head and none around it.
+
+    Args:
+        *columns: their names.
+        whole: those of them in which no line is broken.
+    """
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for name in columns:
+        made.add_column(name, no_wrap=name in whole, overflow="fold")
+    return made
+
+
 def _table(report: Report, numbers: dict[str, int], *, wide: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name in words.COLUMNS:
-        table.add_column(name, no_wrap=name in ("option", "scope", "acts"), overflow="fold")
+    made = table(*words.COLUMNS, whole=("option", "scope", "acts"))
     for row in report.rows:
         cells = [Text(cell) for cell in words.cells(row, numbers, wide=wide)]
-        cells[-1].stylize(_STYLES[cells[-1].plain.partition(" ")[0]])
-        table.add_row(*cells, style="bold" if row.wanted and row.effective else None)
-    return table
+        cells[-1].stylize(STYLES[cells[-1].plain.partition(" ")[0]])
+        made.add_row(*cells, style="bold" if row.wanted and row.effective else None)
+    return made

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from torchturbo._catalogue import OPTIONS
 from torchturbo._report.data import Block, Report, Row
-from torchturbo.hardware import Cpu, Gpu, Mps, Reading
+from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading
 from torchturbo.settings._base import Setting
 
 
 def value(row: Row, its: object) -> str:
     """A value of the row's option, as it stands in the table."""
+    return shown(row.name, its)
+
+
+def shown(name: str, its: object) -> str:
+    """A value of the option of that name, as it stands in a table."""
     if its is not None:
         return str(its)
-    option = OPTIONS[row.name]
+    option = OPTIONS[name]
     if None in option.values.choices:
         return "off"
     return "not set" if isinstance(option, Setting) and option.cells else "-"
@@ -97,16 +102,26 @@ def blocks(report: Report) -> Iterator[str]:
 
 
 def hardware(report: Report) -> Iterator[str]:
-    """The machine, one thing a line."""
-    yield _cpu(report.hardware.cpu)
-    readings = {reading.index: reading for reading in report.readings}
-    for gpu in report.hardware.gpus:
+    """The machine, one thing a line, with what its GPUs do."""
+    return machine(report.hardware, report.readings)
+
+
+def machine(hardware: Hardware, now: Iterable[Reading] = ()) -> Iterator[str]:
+    """A machine, one thing a line.
+
+    Args:
+        hardware: the machine.
+        now: what its GPUs do.
+    """
+    yield _cpu(hardware.cpu)
+    readings = {reading.index: reading for reading in now}
+    for gpu in hardware.gpus:
         yield _gpu(gpu)
-        if gpu.index in readings and (now := _reading(readings[gpu.index], gpu)):
-            yield f"    now: {now}"
-    if report.hardware.mps is not None:
-        yield _mps(report.hardware.mps)
-    yield from report.hardware.reasons
+        if gpu.index in readings and (does := _reading(readings[gpu.index], gpu)):
+            yield f"    now: {does}"
+    if hardware.mps is not None:
+        yield _mps(hardware.mps)
+    yield from hardware.reasons
 
 
 def _cpu(cpu: Cpu) -> str:
@@ -125,14 +140,14 @@ def _gpu(gpu: Gpu) -> str:
     told = (
         gpu.name,
         None if gpu.capability is None else "capability {}.{}".format(*gpu.capability),
-        None if gpu.memory is None else _gib(gpu.memory),
+        None if gpu.memory is None else gib(gpu.memory),
         None if gpu.driver is None else f"driver {gpu.driver}",
     )
     return f"GPU {gpu.index}: {', '.join(part for part in told if part)}; {_has(has)}"
 
 
 def _mps(mps: Mps) -> str:
-    return f"GPU: {mps.name}{'' if mps.memory is None else f', {_gib(mps.memory)} shared with the CPU'}"
+    return f"GPU: {mps.name}{'' if mps.memory is None else f', {gib(mps.memory)} shared with the CPU'}"
 
 
 def _has(has: dict[str, bool]) -> str:
@@ -143,11 +158,11 @@ def _has(has: dict[str, bool]) -> str:
 
 
 def _reading(reading: Reading, gpu: Gpu) -> str:
-    of = "" if gpu.memory is None else f" of {_gib(gpu.memory)}"
+    of = "" if gpu.memory is None else f" of {gib(gpu.memory)}"
     fastest = "" if reading.max_clock is None else f" of {reading.max_clock}"
     told = (
         None if reading.utilization is None else f"{reading.utilization} % busy",
-        None if reading.memory_used is None else f"{_gib(reading.memory_used)}{of} used by all processes",
+        None if reading.memory_used is None else f"{gib(reading.memory_used)}{of} used by all processes",
         None if reading.power is None else f"{reading.power:.0f} W",
         None if reading.temperature is None else f"{reading.temperature} degrees C",
         None if reading.clock is None else f"{reading.clock}{fastest} MHz",
@@ -156,7 +171,8 @@ def _reading(reading: Reading, gpu: Gpu) -> str:
     return ", ".join(part for part in told if part)
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """A size of memory, as people say it."""
     return f"{size / 1024**3:.1f} GiB"
 
 

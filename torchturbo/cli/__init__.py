@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import add_completion_class
 
 from torchturbo import __version__
+from torchturbo.cli._shells import Bash
 from torchturbo.errors import near
 
 
@@ -47,7 +49,7 @@ class Folder(click.Group):
             return None
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-        return command
+        return _laid_out(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -59,7 +61,27 @@ class Folder(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def _laid_out(command: click.Command) -> click.Command:
+    """The command with the lines of its help kept after a backslash and b: click knows only the character they mean."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    return command
+
+
 @click.group(cls=Folder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="torchturbo")
 def main() -> None:
-    """Train and infer faster in PyTorch, and have everything back as it was."""
+    r"""Train and infer faster in PyTorch, and have everything back as it was.
+
+    \b
+    Example:
+        torchturbo doctor
+        torchturbo profiles --machine a100
+        torchturbo run --profile fast train.py
+
+    Exit codes: 0 done, 1 something was found (check, doctor), 2 wrong usage; those of `run` are the script's. What a
+    command does in full, and its own codes: torchturbo COMMAND --help.
+    """
+
+
+_laid_out(main)
+add_completion_class(Bash)

@@ -6,25 +6,27 @@ import os
 import sys
 import traceback
 from contextlib import redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from torchturbo._reproducible import Reproduction, check_reproducible
 from torchturbo._told import show
+from torchturbo.cli._typed import ProfileName
 from torchturbo.errors import ReproducibilityError, TurboError
-from torchturbo.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from torchturbo import Reproduction
 
 _WRONG = 2
 
 
 @click.command()
-@click.argument("function")
+@click.argument("function", type=click.Path())
 @click.option("--runs", type=click.IntRange(min=2), default=2, show_default=True, help="How often it runs.")
 @click.option(
     "--fresh", is_flag=True, help="Give each run a process of its own, as a script that is started again has."
 )
-@click.option("--profile", type=click.Choice(list(PROFILES)), help="The profile that it runs under; else none.")
+@click.option("--profile", type=ProfileName(), metavar="NAME", help="The profile that it runs under; else none.")
 @click.option("--seed", type=int, help="The seed that it runs under; else none.")
 @click.option(
     "--advise/--no-advise", default=True, help="Where runs differ, try which setting helps.  [default: advise]"
@@ -47,12 +49,12 @@ def check(
     price_seconds: float,
     as_json: bool,
 ) -> None:
-    r"""Run FUNCTION several times from the same state, and say whether each run is the same to the bit.
+    r"""Say whether a function gives the same bits each time.
 
-    FUNCTION is FILE.py:NAME or PACKAGE.MODULE:NAME: a function without arguments that does what is to be checked, as
-    some steps of training. With brackets, FILE.py:NAME(), it is called once to make the model and the data, and returns
-    the function that is checked. The file is imported, so what it does as a script belongs under
-    if __name__ == "__main__":.
+    It runs several times from the same state. FUNCTION is FILE.py:NAME or PACKAGE.MODULE:NAME: a function without
+    arguments that does what is to be checked, as some steps of training. With brackets, FILE.py:NAME(), it is called
+    once to make the model and the data, and returns the function that is checked. The file is imported, so what it does
+    as a script belongs under if __name__ == "__main__":.
 
     \b
     # train.py
@@ -66,7 +68,8 @@ def check(
         return step
 
     \b
-    torchturbo check "train.py:make_step()" --fresh --profile reproducible
+    Example:
+        torchturbo check "train.py:make_step()" --fresh --profile reproducible
 
     Exit codes: 0 identical, 1 different, 2 wrong usage or a function that raises.
     """
@@ -89,6 +92,8 @@ def check(
 
 
 def _checked(function: str, **options: Any) -> Reproduction:
+    from torchturbo import check_reproducible
+
     try:
         # What the function prints is not the answer.
         with redirect_stdout(sys.stderr):

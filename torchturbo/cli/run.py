@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
-from torchturbo import _sources
-from torchturbo._sources import Given
 from torchturbo.cli import Launch
-from torchturbo.cli._start import launched, started_right
+from torchturbo.cli._typed import OptionAndValue, ProfileName
 from torchturbo.errors import OptionValueError, TurboError
+
+if TYPE_CHECKING:
+    from torchturbo._sources import Given
 
 _BARE = {"DETERMINISTIC": "deterministic", "SEED": "seed", "USE_AMP": "autocast"}
 """Names that people use in launch lines, and the option that each stands for."""
@@ -39,12 +42,19 @@ class _Run(click.Command):
         theirs = args[script:]
         if theirs and theirs[0].startswith("-m"):
             module, theirs = True, [theirs[0][2:], *theirs[1:]] if len(theirs[0]) > 2 else theirs[1:]
-            if not theirs:
+            if not theirs and not ctx.resilient_parsing:
                 raise click.UsageError("-m takes the name of a module", ctx)
         elif theirs and theirs[0] == "--":
             theirs = theirs[1:]
         ctx.meta[_SCRIPT] = theirs, module
         return super().parse_args(ctx, args[:script])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Our options until the script is named, and from there on whatever the shell has: files."""
+        theirs, module = ctx.meta[_SCRIPT]
+        if incomplete.startswith("-") and not theirs and not module:
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(incomplete, type="file")]
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """What stands after the command's name."""
@@ -53,10 +63,19 @@ class _Run(click.Command):
 
 @click.command(
     cls=_Run,
-    epilog="Exit codes are the script's own, as are signals that end it; 2 says that this line is wrong.",
+    epilog="Exit codes: the script's own, as are signals that end it; 2 says that this line is wrong.",
 )
-@click.option("--profile", metavar="NAME", help="A profile, built in or from a file; in code's blocks too.")
-@click.option("--set", "options", metavar="OPTION=VALUE", multiple=True, help="An option; again for another one.")
+@click.option(
+    "--profile", type=ProfileName(), metavar="NAME", help="A profile, built in or from a file; in code's blocks too."
+)
+@click.option(
+    "--set",
+    "options",
+    type=OptionAndValue(),
+    metavar="OPTION=VALUE",
+    multiple=True,
+    help="An option; again for another one.",
+)
 @click.option("--seed", metavar="S", help="The same as --set seed=S.")
 @click.option("--report", is_flag=True, help="At the end, say on stderr what is in force, and who asked for it.")
 @click.option(
@@ -69,12 +88,16 @@ def run(
     r"""Run a script as python does, under a profile.
 
     \b
+    Example:
         torchturbo run --profile fast train.py --epochs 3
         torchturbo run --set num_threads=4 --report -m package.train
         torchrun --nproc-per-node 2 -m torchturbo run train.py
 
     Without --profile it is that of TORCHTURBO_PROFILE, or of the file that configures torchturbo, or fast.
     """
+    from torchturbo import _sources
+    from torchturbo.cli._start import launched, started_right
+
     theirs, module = ctx.meta[_SCRIPT]
     if not theirs:
         raise click.UsageError("what is to be run is missing: a script, '-m module', or '-' for stdin", ctx)
@@ -101,6 +124,8 @@ def run(
 
 
 def _written(options: tuple[str, ...], seed: str | None) -> dict[str, Given]:
+    from torchturbo._sources import Given
+
     written = {}
     for text in options:
         name, equals, value = text.partition("=")
@@ -113,6 +138,8 @@ def _written(options: tuple[str, ...], seed: str | None) -> dict[str, Given]:
 
 
 def _bare(environ: Mapping[str, str]) -> dict[str, Given]:
+    from torchturbo._sources import Given
+
     return {option: Given(environ[name], name) for name, option in _BARE.items() if environ.get(name)}
 
 

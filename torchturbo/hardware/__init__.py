@@ -22,9 +22,9 @@ from contextlib import contextmanager
 import torch
 
 from torchturbo.hardware import cpu, cuda, mps
-from torchturbo.hardware._base import Build, Cpu, Gpu, Hardware, Mps, Reading
+from torchturbo.hardware._base import Build, Cpu, Gpu, Hardware, Mps, Reading, Reason
 
-__all__ = ["Build", "Cpu", "Gpu", "Hardware", "Mps", "Reading", "detect", "readings"]
+__all__ = ["Build", "Cpu", "Gpu", "Hardware", "Mps", "Reading", "Reason", "detect", "readings"]
 
 
 class _StandIn:

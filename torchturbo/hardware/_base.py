@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+About = Literal["cpu-only torch", "old driver", "no driver", "no pynvml", "lost GPU", "hidden GPUs", "no slice"]
+
 # The one case where the capability does not tell: the small Turing chips (TU116, TU117) report 7.5 like
 # their larger brothers, but have plain fp16 units where those have tensor cores.
 _TURING_WITHOUT_TENSOR_CORES = re.compile(
@@ -118,6 +120,27 @@ class Build:
     mkldnn: bool
     python: str
     platform: str
+
+
+class Reason(str):
+    """A sentence that says why something is absent, which can also be asked for its subject.
+
+    Args:
+        sentence: what is said.
+        about: the subject, in a word that is for programs.
+    """
+
+    __slots__ = ("about",)
+    about: About
+
+    def __new__(cls, sentence: str, about: About) -> Reason:
+        """The sentence, with its subject."""
+        made = super().__new__(cls, sentence)
+        made.about = about
+        return made
+
+    def __getnewargs__(self) -> tuple[str, About]:  # type: ignore[override] # what __new__ takes
+        return str(self), self.about
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from contextlib2 import ExitStack
 
-from torchturbo.hardware._base import Gpu, Reading
+from torchturbo.hardware._base import Gpu, Reading, Reason
 
 # The bits of nvmlClocksEventReasons, which older drivers call throttle reasons.
 _THROTTLE = {
@@ -139,16 +139,18 @@ class Nvml:
         return words if not unknown else (*words, f"a reason newer than torchturbo (NVML's bit {unknown:#x})")
 
 
-def connect(stack: ExitStack) -> Nvml | str:
+def connect(stack: ExitStack) -> Nvml | Reason:
     """Opens NVML until `stack` closes, or says in a sentence why it cannot be asked."""
     try:
         import pynvml
     except ImportError:
-        return "NVIDIA's NVML cannot be asked: its Python package nvidia-ml-py is not installed."
+        sentence = "NVIDIA's NVML cannot be asked: its Python package nvidia-ml-py is not installed."
+        return Reason(sentence, "no pynvml")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return f"NVIDIA's NVML does not answer ({error}), as where no NVIDIA driver is installed."
+        sentence = f"NVIDIA's NVML does not answer ({error}), as where no NVIDIA driver is installed."
+        return Reason(sentence, "no driver")
     nvml = Nvml(pynvml)
     stack.callback(nvml.ask, "nvmlShutdown")  # through `ask`: a failing farewell is nobody's error
     return nvml

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from contextlib2 import ExitStack
 
-from torchturbo.hardware._base import Gpu, Reading
+from torchturbo.hardware._base import Gpu, Reading, Reason
 from torchturbo.hardware._nvml import Card, Nvml, connect
 
 
@@ -109,7 +109,8 @@ def _without_cuda(nvml: Nvml | str) -> Found:
     here = [card for card in nvml.cards() if card is not None]
     if not here:
         return Found((), (f"{build}, and NVIDIA's driver knows of no GPU here.",), final=True)
-    return Found((), (f"{build}, so torch cannot use what is here: {_names(nvml, here)}.",), final=True)
+    here_in_vain = Reason(f"{build}, so torch cannot use what is here: {_names(nvml, here)}.", "cpu-only torch")
+    return Found((), (here_in_vain,), final=True)
 
 
 def _from_torch(nvml: Nvml | str) -> Found:
@@ -123,9 +124,10 @@ def _from_nvml(nvml: Nvml, built_for: str) -> Found:
     seen = _visible(nvml)
     newest = nvml.cuda()
     if seen.cards and newest is not None and newest[0] < int(built_for.partition(".")[0]):
-        old = (
+        old = Reason(
             f"The NVIDIA driver {nvml.driver()} runs CUDA {newest[0]}.{newest[1]} at most, and this torch is "
-            f"built for CUDA {built_for}, so torch cannot use what is here: {_names(nvml, seen.cards)}."
+            f"built for CUDA {built_for}, so torch cannot use what is here: {_names(nvml, seen.cards)}.",
+            "old driver",
         )
         return Found((), (*seen.reasons, old), final=False)
     gpus = tuple(nvml.gpu(index, card) for index, card in enumerate(seen.cards))
@@ -148,7 +150,8 @@ def _visible(nvml: Nvml) -> _Visible:
     """
     cards = nvml.cards()
     usable = [card for card in cards if card is not None]
-    reasons = [f"NVML counts GPU {n}, but cannot open it." for n, card in enumerate(cards) if card is None]
+    lost = [n for n, card in enumerate(cards) if card is None]
+    reasons: list[str] = [Reason(f"NVML counts GPU {n}, but cannot open it.", "lost GPU") for n in lost]
     if not usable:
         return _Visible([], [*reasons, "NVIDIA's driver answers, but has no GPU to offer."], certain=False)
 
@@ -167,7 +170,7 @@ def _visible(nvml: Nvml) -> _Visible:
     else:
         chosen = [card for card in _by_ordinal(cards, _ordinals(wanted)) if card is not None]
     if not chosen:
-        hidden = f"CUDA_VISIBLE_DEVICES={wanted!r} hides what is here: {_names(nvml, usable)}."
+        hidden = Reason(f"CUDA_VISIBLE_DEVICES={wanted!r} hides what is here: {_names(nvml, usable)}.", "hidden GPUs")
         return _Visible([], [*reasons, hidden], certain=False)
 
     by_name = wanted is not None and wanted.startswith(("GPU-", "MIG-"))
@@ -194,7 +197,8 @@ def _first_slice(nvml: Nvml, seen: _Visible) -> _Visible:
             empty.append(card)
     reasons = list(seen.reasons)
     if empty:
-        reasons.append(f"In MIG mode without a slice, so that CUDA cannot use it: {_names(nvml, empty)}.")
+        without = f"In MIG mode without a slice, so that CUDA cannot use it: {_names(nvml, empty)}."
+        reasons.append(Reason(without, "no slice"))
     if not slices:
         return _Visible(whole, reasons, seen.certain)
     if others := [*slices[1:], *whole]:
