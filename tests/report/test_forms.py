@@ -363,7 +363,7 @@ def test_rich_shows_it_in_colours_and_takes_no_text_for_markup(full: Report) -> 
     shown = captured.get()
     assert "[red]that[/red]" in shown
     assert "\x1b[32myes\x1b[0m" in shown  # green
-    assert "\x1b[33mno (" in shown  # yellow
+    assert "\x1b[35mno (" in shown  # magenta
     assert "\x1b[1mnum_threads" in shown  # bold: asked for and in force
     assert "\x1b[1mautocast" not in shown  # asked for, and left out
     assert "\x1b[1mgrad" not in shown  # in force, and asked for by nobody

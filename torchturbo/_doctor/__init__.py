@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchturbo._doctor import checks
-from torchturbo._doctor.checks import Here
+from torchturbo._doctor import asked, gpus, system  # noqa: F401 - they declare their checks
+from torchturbo._doctor.here import CHECKS, Here
 from torchturbo._doctor.surroundings import look_around
 from torchturbo._report import advice, gather
 from torchturbo._report.data import Report
@@ -67,9 +67,9 @@ def examine(here: Here | None = None) -> Diagnosis:
     """
     if here is None:
         here = Here(gather(), look_around())
-    found = (*checks.CHECKS.found(here), *advice.CHECKS.found(here.report))
+    found = (*CHECKS.found(here), *advice.CHECKS.found(here.report))
     return Diagnosis(
         here.report,
         tuple(sorted(found, key=lambda finding: finding.severity != "problem")),
-        tuple(check.name for check in (*checks.CHECKS, *advice.CHECKS)),
+        tuple(check.name for check in (*CHECKS, *advice.CHECKS)),
     )

@@ -13,7 +13,7 @@ from torchturbo._report import words
 from torchturbo._report.findings import Finding
 from torchturbo._report.text import hanging, indented, section
 
-_COLOURS = {"problem": "red", "advice": "yellow"}
+_COLOURS = {"problem": "red", "advice": "magenta"}
 
 
 @dataclass(frozen=True, slots=True)

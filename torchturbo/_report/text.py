@@ -16,8 +16,8 @@ from rich.text import Text
 from torchturbo._report import words
 from torchturbo._report.data import Report
 
-STYLES = {"yes": "green", "part": "yellow", "no": "yellow"}
-"""The colours of what acts. Of the terminal's own, so that they read on a light ground and on a dark one."""
+STYLES = {"yes": "green", "part": "magenta", "no": "magenta"}
+"""The colours of what acts: the terminal's own, and no yellow, which a white ground swallows."""
 _MARK = re.compile(r"\d+\.|\(\d+\)|\*|->|[+-]")
 """What a line of a list begins with."""
 _WIDE = 96
@@ -35,7 +35,7 @@ def show(told: RenderableType) -> None:
     elif console.is_terminal:
         console.print(told)
     else:
-        console.file.write(plain(told, console.width) + "\n")
+        console.file.write(plain(told, console.width).rstrip("\n") + "\n")
 
 
 def plain(told: RenderableType, width: int) -> str:

@@ -37,4 +37,6 @@ class Bash(BashComplete):
         name, equals, _ = self._given.partition("=")
         if equals and item.value.startswith(f"{name}="):
             item.value = item.value.removeprefix(f"{name}=")
+        if item.type == "plain":
+            item.value = item.value.replace(" ", "\\ ")
         return super().format_completion(item)

@@ -78,16 +78,20 @@ class OptionAndValue(_Type):
         return [CompletionItem(f"{name}={its}") for its in _words.VALUES.get(name, ()) if its.startswith(value.lower())]
 
 
+def _bare(name: str) -> str:
+    return name.lower().replace(" ", "").replace("-", "")
+
+
 class MachineName(_Type):
-    """The name of a machine that can be pretended, in capitals or not."""
+    """The name of a machine that can be pretended, in capitals or not, with its blank or without."""
 
     name = "machine"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name, in its one spelling."""
-        for name in _words.MACHINES:
-            if name.lower() == str(value).lower():
-                return name
+        known = {_bare(name): name for name in _words.MACHINES}
+        if _bare(str(value)) in known:
+            return known[_bare(str(value))]
         self.fail(f"there is no machine {value!r} to pretend: {near(value, _words.MACHINES)}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
