@@ -87,7 +87,7 @@ def show(told: RenderableType) -> None:
         console.print(told)
     text = captured.get()
     if not console.is_terminal:
-        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+        text = "".join(f"{line.rstrip()}\n" for line in text.rstrip().splitlines())
     # A path or a name that this terminal cannot write must not raise in the middle of somebody's training.
     console.file.write(text.encode(console.encoding, "backslashreplace").decode(console.encoding))
 

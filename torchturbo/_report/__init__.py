@@ -15,6 +15,7 @@ from torchturbo._report.data import Report, Versions
 from torchturbo._report.engine import Engine, still
 from torchturbo._report.precision import contradictions
 from torchturbo._report.rows import read_rows
+from torchturbo._told import show
 from torchturbo.regions.autocast import as_in_forward
 from torchturbo.regions.compiling import compilations
 from torchturbo.settings._base import TORCH
@@ -33,8 +34,6 @@ def report(active: Active | None = None) -> Report:
     """
     told = gather(active)
     if not _in_notebook():
-        from torchturbo._report.text import show
-
         show(told)
     return told
 

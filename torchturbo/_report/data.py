@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchturbo._environment import Found
+from torchturbo._told import text_of
 from torchturbo.errors import near
 from torchturbo.hardware import Build, Hardware, Reading
 from torchturbo.regions.compiling import Compiled
@@ -198,9 +199,7 @@ class Report:
         Args:
             width: columns that lines may take.
         """
-        from torchturbo._report.text import plain
-
-        return plain(self, width)
+        return text_of(self, width)
 
     def __str__(self) -> str:
         return self.to_text()

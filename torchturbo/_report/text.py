@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import StringIO
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -22,28 +21,6 @@ _MARK = re.compile(r"\d+\.|\(\d+\)|\*|->|[+-]")
 """What a line of a list begins with."""
 _WIDE = 96
 """The columns from which on the whole origin of a value fits on its line."""
-
-
-def show(told: RenderableType) -> None:
-    """Prints something to where Python prints now, in the width and the colours that are to be had there."""
-    console = Console()
-    if not console.encoding.lower().startswith("utf"):
-        # A path or a name that this terminal cannot write must not raise in the middle of somebody's training.
-        with console.capture() as captured:
-            console.print(told)
-        console.file.write(captured.get().encode(console.encoding, "backslashreplace").decode(console.encoding))
-    elif console.is_terminal:
-        console.print(told)
-    else:
-        console.file.write(plain(told, console.width).rstrip("\n") + "\n")
-
-
-def plain(told: RenderableType, width: int) -> str:
-    """What rich can lay out, as text without colours, in lines of at most `width` columns."""
-    console = Console(file=StringIO(), width=width, color_system=None, force_jupyter=False, legacy_windows=False)
-    with console.capture() as captured:
-        console.print(told)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(found.to_json())
     else:
-        from torchturbo._report.text import show
+        from torchturbo._told import show
 
         show(found)
     sys.exit(1 if found.problems else 0)

@@ -40,6 +40,6 @@ def profiles(names: tuple[str, ...], machine: str | None, as_json: bool) -> None
     if as_json:
         click.echo(told.to_json())
         return
-    from torchturbo._report.text import show
+    from torchturbo._told import show
 
     show(told)

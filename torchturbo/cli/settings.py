@@ -39,6 +39,6 @@ def settings(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     if as_json:
         click.echo(told.to_json())
         return
-    from torchturbo._report.text import show
+    from torchturbo._told import show
 
     show(told)
