@@ -238,6 +238,13 @@ def test_and_not_a_step_beyond(name: str, machine: str, rows: Any, around: Any, 
     assert [f for f in examine(here(machine, rows, around, **changes)).findings if f.check == name] == []
 
 
+def test_one_thread_that_somebody_asked_for_is_told_even_of_two_cores() -> None:
+    rows = {"num_threads": {"now": 1}}
+    for environ, found in (({}, []), ({"MKL_NUM_THREADS": "1"}, ["threads_lie_idle"])):
+        problems = examine(here(rows=rows, around={"quota": 2.0, "environ": environ})).problems
+        assert [problem.check for problem in problems] == found
+
+
 def test_what_compiling_on_a_gpu_needs() -> None:
     around = {"installed": {}, "has_cc": False, "has_headers": False}
     found = [f for f in examine(here("A100", around=around)).problems if f.check == "no_compiler_for_compile"]

@@ -44,9 +44,9 @@ def threads_lie_idle(here: Here) -> Iterator[tuple[str, str]]:
     threads = here.report["num_threads"].now
     ranks = here.around.environ.get("LOCAL_WORLD_SIZE", "1")
     cores = here.cores // max(1, int(ranks) if ranks.isdecimal() else 1)
+    names = [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in here.around.environ]
     # torch begins with a thread for each whole core, and two cores as we count them may be halves of one.
-    if isinstance(threads, int) and 2 * threads < cores:
-        names = [name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in here.around.environ]
+    if isinstance(threads, int) and (2 * threads < cores or (names and threads == 1 < cores)):
         why = f" ({', '.join(f'{name}={here.around.environ[name]}' for name in names)})" if names else ""
         unset = f"`unset {' '.join(names)}`, or " if names else ""
         yield (
