@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 
 import pytest
 
-from torchturbo.hardware import Gpu, Hardware, Mps
+from torchturbo.hardware import Gpu, Hardware, Mps, Reason
 from torchturbo.testing import MACHINES
 
 
@@ -100,3 +102,10 @@ def test_bf16_is_asked_of_what_work_runs_on() -> None:
 def test_facts_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         MACHINES["T4"].gpus[0].name = "faster"  # type: ignore[misc]
+
+
+def test_a_reason_is_its_sentence_and_knows_what_it_is_about() -> None:
+    reason = Reason("There is none.", "no slice")
+    assert (reason, reason.about) == ("There is none.", "no slice")
+    for again in (pickle.loads(pickle.dumps(reason)), copy.deepcopy(reason)):
+        assert (type(again), again, again.about) == (Reason, reason, "no slice")
