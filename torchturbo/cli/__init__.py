@@ -78,7 +78,7 @@ def main() -> None:
         torchturbo profiles --machine a100
         torchturbo run --profile fast train.py
 
-    Exit codes: 0 done, 1 something was found (check, doctor), 2 wrong usage; those of `run` are the script's. What a
+    Exit codes: 0 done, 1 what the command's help says, 2 wrong usage; those of `run` are the script's. What a
     command does in full, and its own codes: torchturbo COMMAND --help.
     """
 

@@ -7,20 +7,21 @@ import sys
 import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from torchturbo._told import show
-from torchturbo._tune import Tuned
-from torchturbo._tune import tune as search
 from torchturbo.errors import TurboError
+
+if TYPE_CHECKING:
+    from torchturbo import Tuned
 
 _NOTHING, _WRONG = 1, 2
 
 
 @click.command()
-@click.argument("function")
+@click.argument("function", type=click.Path())
 @click.option(
     "--tolerance",
     type=float,
@@ -38,14 +39,16 @@ _NOTHING, _WRONG = 1, 2
 def tune(
     function: str, tolerance: float, budget: str, name: str, write: bool, path: Path | None, as_json: bool
 ) -> None:
-    r"""Search for the fastest settings for FUNCTION whose numbers stay within a tolerance.
+    r"""Search for the fastest settings for a step of training.
 
-    FUNCTION is FILE.py:NAME or PACKAGE.MODULE:NAME: a function without arguments that takes a step of training. With
-    brackets, FILE.py:NAME(), it is called once to make the model and the data, and returns that function.
+    Its numbers stay within a tolerance of those in float32. FUNCTION is FILE.py:NAME or PACKAGE.MODULE:NAME: a function
+    without arguments that takes a step of training. With brackets, FILE.py:NAME(), it is called once to make the model
+    and the data, and returns that function.
 
     \b
-    torchturbo tune "train.py:make_step()" --budget "5 min"
-    torchturbo run --profile tuned train.py
+    Example:
+        torchturbo tune "train.py:make_step()" --budget "5 min"
+        torchturbo run --profile tuned train.py
 
     Ctrl-C ends the search, and the best so far is kept.
 
@@ -66,6 +69,8 @@ def tune(
 
 
 def _tuned(function: str, **options: Any) -> Tuned:
+    from torchturbo import tune as search
+
     try:
         # What the function prints is not the answer.
         with redirect_stdout(sys.stderr):
