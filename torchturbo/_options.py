@@ -115,6 +115,19 @@ class Options(TypedDict, total=False):
     fused_optimizer: Literal[False, "auto", True]
     """Steps of Adam, AdamW, SGD and Adagrad by torch's fused kernels: fused=True, in optimizers made without it."""
 
+    num_workers: int | Literal["auto"]
+    """Processes that fetch batches, for data loaders made in the block whose call does not say."""
+
+    prefetch_factor: int | Literal["auto"]
+    """Batches that each worker fetches ahead, for data loaders made in the block whose call does not say."""
+
+    pin_memory: Literal[True, False, "auto"]
+    """Batches in pinned memory, copied to the GPU faster, for data loaders made in the block whose call does not say.
+    """
+
+    persistent_workers: Literal[True, False, "auto"]
+    """Workers that are kept from epoch to epoch, for data loaders made in the block whose call does not say."""
+
     init_scale: float
     """The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler."""
 

@@ -153,7 +153,7 @@ def read(
         bare: options under names that are not ours, which ours beat; as text and place.
     """
     disabled = environ.get(_DISABLE)
-    if disabled and _placed(_DISABLE, lambda: BOOL.parse("disable", _WORDS.get(disabled.lower(), disabled))):
+    if disabled and switch(_DISABLE, disabled):
         return Sources(disabled=f"{_DISABLE}={disabled}")
     config = find(folder) if folder is not None else Config()
     made = _profiles(config)
@@ -172,6 +172,20 @@ def read(
         profile=None if wanted is None else (_placed(place, lambda: found.named(wanted)), place),
         measured=measured,
     )
+
+
+def switch(name: str, text: str) -> bool:
+    """Whether a variable that is no option's own is on.
+
+    Args:
+        name: the variable.
+        text: what it is set to.
+
+    Raises:
+        OptionValueError: that is neither on nor off.
+    """
+    word = name.removeprefix(PREFIX).lower()
+    return bool(_placed(name, lambda: BOOL.parse(word, _WORDS.get(text.lower(), text))))
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, Given]:

@@ -294,7 +294,7 @@ def test_the_report_at_the_end_says_who_asked(told: dict[str, Any]) -> None:
 WRONG = {
     ("--profile", "fsat", "x.py"): "Error: --profile: there is no profile 'fsat': did you mean 'fast'?",
     ("--set", "num_treads=1", "x.py"): "Error: --set num_treads=1: there is no option 'num_treads': did you mean "
-    "'num_threads'?",
+    "'num_threads' or 'num_workers'?",
     ("--set", "num_threads=x", "x.py"): "Error: --set num_threads=x: num_threads='x': expected an int",
     ("--set", "num_threads", "x.py"): "Error: --set num_threads: expected OPTION=VALUE, as --set num_threads=4",
     (

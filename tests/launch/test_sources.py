@@ -140,7 +140,7 @@ HEAD = '[project]\nname = "x"\n\n[tool.torchturbo]\n'
 MESSAGES: list[tuple[type[TurboError], str, Callable[[Path], Sources]]] = [
     (
         OptionNameError,
-        "pyproject.toml:5: there is no option 'num_treads': did you mean 'num_threads'?",
+        "pyproject.toml:5: there is no option 'num_treads': did you mean 'num_threads' or 'num_workers'?",
         toml(HEAD + "num_treads = 4\n"),
     ),
     (
@@ -210,7 +210,7 @@ MESSAGES: list[tuple[type[TurboError], str, Callable[[Path], Sources]]] = [
     ),
     (
         OptionNameError,
-        "TORCHTURBO_NUM_TREADS: there is no option 'num_treads': did you mean 'num_threads'?",
+        "TORCHTURBO_NUM_TREADS: there is no option 'num_treads': did you mean 'num_threads' or 'num_workers'?",
         environ(TORCHTURBO_NUM_TREADS="4"),
     ),
     (

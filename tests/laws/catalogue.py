@@ -25,6 +25,8 @@ VALUES: dict[str, tuple[object, ...]] = {
     "growth_interval": (1, 2000),
     "accumulate": (1, 4),
     "seed": (0, 42, 2**32 - 1),
+    "num_workers": (0, 4),
+    "prefetch_factor": (1, 3),
 }
 """What to try where a setting's values cannot be listed. A new setting of that kind says here what to try."""
 
@@ -77,8 +79,8 @@ class Case:
 
 def values(setting: Setting) -> tuple[object, ...]:
     """The values to try of a setting."""
-    found = setting.values.choices or VALUES.get(setting.name, ())
-    if not found:
+    found = (*setting.values.choices, *VALUES.get(setting.name, ()))
+    if not found or (setting.values.kind is not None and setting.name not in VALUES):
         raise LookupError(f"say in {__file__} which values of {setting.name} the laws shall try")
     return tuple(setting.parse(value) for value in found)
 

@@ -47,6 +47,10 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "growth_interval": (1, 2000),
     "fused_optimizer": (False, "auto", True),
     "seed": (0, 42, 2**32 - 1),
+    "num_workers": (0, 4, "auto"),
+    "prefetch_factor": (1, 3, "auto"),
+    "pin_memory": (True, False, "auto"),
+    "persistent_workers": (True, False, "auto"),
     # Nothing compiles by itself: what compiling leaves is watched by tests.compiling.
     "compile": (False, True, "max-autotune", {"backend": "eager", "dynamic": False}),
 }

@@ -88,7 +88,7 @@ def _cell(text: str) -> str:
 
 def _choices(option: Option) -> str:
     values = option.values
-    return f"`{values.kind.__name__}`" if values.kind is not None else ", ".join(map(code, values.choices))
+    return ", ".join([*map(code, values.choices), *([f"`{values.kind.__name__}`"] if values.kind is not None else [])])
 
 
 def values(option: Option) -> str:

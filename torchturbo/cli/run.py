@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,19 @@ from torchturbo.errors import OptionValueError, TurboError
 if TYPE_CHECKING:
     from torchturbo._sources import Given
 
-_BARE = {"DETERMINISTIC": "deterministic", "SEED": "seed", "USE_AMP": "autocast"}
+_BARE = {
+    "DETERMINISTIC": "deterministic",
+    "SEED": "seed",
+    "USE_AMP": "autocast",
+    "NUM_WORKERS": "num_workers",
+    "PIN_MEMORY": "pin_memory",
+    "PREFETCH_FACTOR": "prefetch_factor",
+    "PERSISTENT_WORKERS": "persistent_workers",
+}
 """Names that people use in launch lines, and the option that each stands for."""
 
-_NOT_YET = ("NUM_WORKERS", "PIN_MEMORY", "PREFETCH_FACTOR", "PERSISTENT_WORKERS", "ALLOW_UNSAFE_DATALOADER")
-"""Names about data loading, of which nothing is changed yet."""
+_ALLOW_WORKERS = "ALLOW_UNSAFE_DATALOADER"
+"""Where this is off, data are loaded by one process, whatever NUM_WORKERS says."""
 
 _SCRIPT = "torchturbo.script"
 
@@ -79,7 +86,9 @@ class _Run(click.Command):
 @click.option("--seed", metavar="S", help="The same as --set seed=S.")
 @click.option("--report", is_flag=True, help="At the end, say on stderr what is in force, and who asked for it.")
 @click.option(
-    "--bare-names/--no-bare-names", default=True, help="Whether DETERMINISTIC, SEED and USE_AMP are options (they are)."
+    "--bare-names/--no-bare-names",
+    default=True,
+    help="Whether SEED, NUM_WORKERS and their like are options (they are).",
 )
 @click.pass_context
 def run(
@@ -118,8 +127,6 @@ def run(
         around = started_right()
     except TurboError as error:
         raise click.UsageError(str(error), ctx) from None
-    if others.disabled is None and bare_names:
-        _say_what_is_not_there(os.environ)
     raise Launch(lambda: launched(around, script, tuple(arguments), module=module, report=report))
 
 
@@ -138,16 +145,10 @@ def _written(options: tuple[str, ...], seed: str | None) -> dict[str, Given]:
 
 
 def _bare(environ: Mapping[str, str]) -> dict[str, Given]:
-    from torchturbo._sources import Given
+    from torchturbo._sources import Given, switch
 
-    return {option: Given(environ[name], name) for name, option in _BARE.items() if environ.get(name)}
-
-
-def _say_what_is_not_there(environ: Mapping[str, str]) -> None:
-    for name in _NOT_YET:
-        if environ.get(name):
-            click.echo(
-                f"torchturbo: {name}={environ[name]} changes nothing: data loaders are as the script makes them "
-                "(--no-bare-names takes this line away)",
-                file=sys.stderr,
-            )
+    given = {option: Given(environ[name], name) for name, option in _BARE.items() if environ.get(name)}
+    allowed = environ.get(_ALLOW_WORKERS)
+    if allowed and not switch(_ALLOW_WORKERS, allowed):
+        given["num_workers"] = Given("0", f"{_ALLOW_WORKERS}={allowed}")
+    return given

@@ -80,7 +80,9 @@ class Exchange:
         """Calls the function as it is without us."""
         function = self._function
         name, defaults, cells = function.__name__, function.__defaults__, function.__closure__
-        return FunctionType(self._theirs, function.__globals__, name, defaults, cells)(*args, **kwargs)
+        as_it_is = FunctionType(self._theirs, function.__globals__, name, defaults, cells)
+        as_it_is.__kwdefaults__ = function.__kwdefaults__
+        return as_it_is(*args, **kwargs)
 
     def recounted(self, needed: int) -> None:
         """Puts the count right in a forked child, in which only the thread that forked goes on."""

@@ -80,7 +80,7 @@ class Values:
     """The values an option takes.
 
     Attributes:
-        choices: every value, where they can be listed, as the words torch uses.
+        choices: every value, where they can be listed, as the words torch uses; beside a `kind` its words.
         aliases: other spellings, and the choice each stands for.
         kind: ``int``, ``float`` or ``str`` where the values cannot be listed.
         also: what else it takes, in words for the documentation.
@@ -116,7 +116,8 @@ class Values:
 
     def _expected(self, value: object) -> str:
         if self.kind is not None:
-            return f"expected {'an int' if self.kind is int else f'a {self.kind.__name__}'}"
+            also = "".join(f" or {word!r}" for word in self.choices)
+            return f"expected {'an int' if self.kind is int else f'a {self.kind.__name__}'}{also}"
         listed = "expected one of " + ", ".join(repr(choice) for choice in self.choices)
         if not isinstance(value, str):
             return listed
@@ -128,7 +129,8 @@ class Values:
     def annotation(self) -> str:
         """The values as a type annotation."""
         if self.kind is not None:
-            return self.kind.__name__
+            words = ", ".join(f'"{word}"' for word in self.choices)
+            return f"{self.kind.__name__} | Literal[{words}]" if words else self.kind.__name__
         if set(map(repr, self.choices)) == {"True", "False"}:
             return "bool"
         literal = f"Literal[{', '.join(repr(c) for c in self.choices if c is not None)}]".replace("'", '"')
@@ -145,15 +147,15 @@ def choice(*choices: object, **aliases: object) -> Values:
 BOOL = choice(True, False)
 
 
-def number(at_least: int) -> Values:
-    """Whole numbers from `at_least` on, as far as torch takes them."""
+def number(at_least: int, *words: str) -> Values:
+    """Whole numbers from `at_least` on, as far as torch takes them, or one of some words."""
 
     def rule(value: int) -> str | None:
         if value < at_least:
             return f"expected at least {at_least}"
         return None if value < 2**31 else "expected less than 2**31"
 
-    return Values(kind=int, rule=rule)
+    return Values(words, kind=int, rule=rule)
 
 
 def _fine(hardware: Hardware, value: Any) -> str | None:

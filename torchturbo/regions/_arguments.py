@@ -1,0 +1,217 @@
+"""Arguments of data loaders that their calls leave at the default, filled in while they are made.
+
+While some thread has a region open, `DataLoader.__init__` runs other code, which sees what the call names before torch
+puts its defaults in. In a thread with a region it adds what the region asks for, as if the call had named it; the
+loader is then one of torch's as any other, and keeps what it got.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections import Counter
+from numbers import Integral
+from typing import Any, Literal
+
+from torch.utils.data import DataLoader
+
+from torchturbo._dynamo import untraced
+from torchturbo.hardware import Hardware, detect
+from torchturbo.regions._calls import Args, Exchange, Kwargs, code_like
+from torchturbo.regions._datasets import not_to_be_pinned
+from torchturbo.regions._workers import decided, starts_anew
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import Raw
+
+Option = Literal["num_workers", "prefetch_factor", "pin_memory", "persistent_workers"]
+OPTIONS: tuple[Option, ...] = ("num_workers", "prefetch_factor", "pin_memory", "persistent_workers")
+
+
+class _Here(threading.local):
+    """What a thread's region asks for, and what has come of it since it was opened.
+
+    Attributes:
+        wanted: the value of each option that is asked for.
+        told: of each option, what has become of how many loaders.
+    """
+
+    def __init__(self) -> None:
+        self.wanted: dict[str, Any] = {}
+        self.told: dict[str, Counter[str]] = {}
+
+
+_here = _Here()
+
+
+@untraced
+def _made(loader: Any, args: Args, kwargs: Kwargs) -> Any:
+    """`DataLoader.__init__`."""
+    here = _here
+    if not here.wanted:
+        return ARGUMENTS.theirs(loader, *args, **kwargs)
+    named = {**dict(zip(ARGUMENTS.positional, args, strict=False)), **kwargs}
+    outcomes: dict[str, str] = {}
+    filled = _filled(here.wanted, named, outcomes) if "dataset" in named else {}
+    result = ARGUMENTS.theirs(loader, *args, **{**kwargs, **filled})
+    for option, outcome in outcomes.items():
+        here.told[option][outcome] += 1
+    return result
+
+
+def _filled(wanted: dict[str, Any], named: dict[str, Any], outcomes: dict[str, str]) -> dict[str, Any]:
+    """What is added to a call.
+
+    Args:
+        wanted: what is asked for.
+        named: what the call names.
+        outcomes: is told of each option what has become of it.
+    """
+    filled: dict[str, Any] = {}
+    for option in wanted:
+        if option in named:
+            outcomes[option] = f"named {option} in the call"
+    if "num_workers" in wanted and "num_workers" not in named:
+        filled["num_workers"], outcomes["num_workers"] = decided(wanted["num_workers"], named)
+    workers = filled.get("num_workers", named.get("num_workers", 0))
+    has_workers = isinstance(workers, Integral) and int(workers) > 0
+    for option in OPTIONS[1:]:
+        if option in wanted and option not in named:
+            value, outcome = _of_one(option, wanted[option], named, has_workers=has_workers)
+            outcomes[option] = outcome
+            if value is not None:
+                filled[option] = value
+    return filled
+
+
+def _of_one(option: Option, wanted: Any, named: dict[str, Any], *, has_workers: bool) -> tuple[Any, str]:
+    """What a loader is given for an option, or None, and what is to be told of it."""
+    if option != "pin_memory" and not has_workers:
+        return None, f"went without {option}: it is about workers, and there are none"
+    if option == "pin_memory":
+        return _pinned(wanted, named)
+    if option == "prefetch_factor" and wanted == "auto":
+        return None, "got torch's own prefetch_factor, 2: nobody knows the size of a batch before it is fetched"
+    if option == "persistent_workers" and wanted == "auto":
+        if not starts_anew(named):
+            return False, (
+                "got persistent_workers=False: workers are forked here, which takes little time and shows them what "
+                "has changed in the dataset since the last epoch"
+            )
+        if hasattr(type(named["dataset"]), "set_epoch"):
+            return False, "got persistent_workers=False: the dataset has a set_epoch, of which they would not know"
+        return True, (
+            "got persistent_workers=True: each start of a worker imports torch again; what changes in the dataset "
+            "between epochs they do not see"
+        )
+    return wanted, f"got {option}={wanted}"
+
+
+def _pinned(wanted: Any, named: dict[str, Any]) -> tuple[Any, str]:
+    if wanted == "auto" and (reason := no_pinning(detect())) is not None:
+        return False, f"got pin_memory=False: {reason}"
+    if wanted and (reason := not_to_be_pinned(named)) is not None:
+        return None, f"went without pin_memory: {reason}"
+    return bool(wanted), f"got pin_memory={bool(wanted)}"
+
+
+def no_pinning(hardware: Hardware) -> str | None:
+    """Why pinned memory does nothing on a machine, or None.
+
+    Args:
+        hardware: the machine.
+    """
+    if hardware.device_type == "cuda":
+        return None
+    if hardware.device_type == "mps":
+        return "torch pins no memory for Apple's GPU"
+    return "pinned memory is for copies to a GPU, and there is none here"
+
+
+def told_of(option: str) -> str | None:
+    """What has become of an option in this thread's block so far, in words, or None where it asks for nothing.
+
+    Args:
+        option: its name.
+    """
+    if option not in _here.wanted:
+        return None
+    told = [f"{times} {outcome}" for outcome, times in _here.told[option].items()]
+    if not told:
+        return "no data loader has been made in this thread's block yet"
+    times, _, rest = "; ".join(told).partition(" ")
+    return f"{times} data loader{'s' * (times != '1')} {rest}"
+
+
+# --------------------------------------------------------------------------------------------------- in place meanwhile
+
+
+def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
+    call: Any = "ours"
+    return call(self, args, kwargs)
+
+
+class _Arguments(Exchange):
+    """`DataLoader.__init__`, whose signature stays what it is for whoever asks.
+
+    Attributes:
+        positional: the names of the arguments that can be given by position.
+    """
+
+    __slots__ = ("_named", "_signature", "positional")
+
+    def __init__(self) -> None:
+        # Somebody may have wrapped it before torchturbo was imported; what they call in the end is torch's.
+        self._named: Any = inspect.unwrap(DataLoader.__init__)
+        code = self._named.__code__
+        self.positional: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
+        self._signature: inspect.Signature | None = None
+        super().__init__(self._named, code_like(self._named, _standing_in, _made))
+
+    @untraced
+    def opened(self) -> None:
+        """Counts one who needs it."""
+        if not self.needed and "__signature__" not in vars(self._named):
+            self._named.__signature__ = self._signature = inspect.signature(self._named)
+        super().opened()
+
+    @untraced
+    def closed(self) -> None:
+        """Counts one who needs it no more."""
+        super().closed()
+        if not self.needed and vars(self._named).get("__signature__") is self._signature:
+            vars(self._named).pop("__signature__", None)
+
+
+ARGUMENTS = _Arguments()
+
+
+def _cell(option: Option) -> Cell:
+    def read() -> Raw:
+        return _here.wanted.get(option)
+
+    def write(raw: Raw, over: Raw) -> None:
+        wanted = _here.wanted
+        if raw is None:
+            if wanted.pop(option, None) is not None:
+                ARGUMENTS.closed()
+            return
+        if option not in wanted:
+            _here.told[option] = Counter()
+            ARGUMENTS.opened()
+        wanted[option] = raw
+
+    return Cell(f"a region's {option} of data loaders", "thread", read, write)
+
+
+CELLS: dict[str, Cell] = {option: _cell(option) for option in OPTIONS}
+"""What a thread's region asks of each option. Always written under the lock of the stack."""
+
+
+def _after_fork() -> None:
+    """In a forked child only the thread that forked goes on."""
+    ARGUMENTS.recounted(len(_here.wanted))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
