@@ -19,6 +19,8 @@ from click.testing import CliRunner
 import torchturbo
 from torchturbo import _sources
 from torchturbo.cli import main
+from torchturbo.cli.run import _bare
+from torchturbo.errors import OptionValueError
 
 FACTS = '''
 """Says of itself what a script can know of itself."""
@@ -104,7 +106,9 @@ import torch
 from torchturbo import turbo
 
 def here():
-    return torch.get_num_threads(), torch.is_autocast_enabled("cpu"), torch.is_anomaly_enabled()
+    loader = torch.utils.data.DataLoader(Data())
+    given = loader.num_workers, loader.prefetch_factor, loader.persistent_workers, loader.pin_memory
+    return torch.get_num_threads(), torch.is_autocast_enabled("cpu"), torch.is_anomaly_enabled(), given
 
 def in_child(queue):
     queue.put(here())
@@ -250,7 +254,10 @@ def told(folder: Path) -> dict[str, Any]:
             *("--set", "num_threads=1", "--seed", "7", "child.py"),
         ),
         "",
-        {"DETERMINISTIC": "warn", "USE_AMP": "0", "TORCHTURBO_ANOMALY": "1", "NUM_WORKERS": "3"},
+        {
+            **{"DETERMINISTIC": "warn", "USE_AMP": "0", "TORCHTURBO_ANOMALY": "1"},
+            **{"NUM_WORKERS": "1", "PREFETCH_FACTOR": "3", "PERSISTENT_WORKERS": "yes", "PIN_MEMORY": "0"},
+        },
     )
     done = started.ended()
     (folder / "torchturbo.toml").unlink()
@@ -259,7 +266,7 @@ def told(folder: Path) -> dict[str, Any]:
 
 
 def test_what_is_asked_for_is_in_force_in_the_script_its_blocks_and_spawned_processes(told: dict[str, Any]) -> None:
-    assert told["script"] == told["block"] == told["child"] == [1, False, True]
+    assert told["script"] == told["block"] == told["child"] == [1, False, True, [1, 3, True, False]]
     assert told["worker"] == [1, 0, 0], "data are made as without us"
 
 
@@ -279,16 +286,58 @@ def test_python_is_started_with_what_the_profile_needs(told: dict[str, Any]) -> 
 
 def test_the_report_at_the_end_says_who_asked(told: dict[str, Any]) -> None:
     said = told["err"]
-    assert "torchturbo: NUM_WORKERS=3 changes nothing: data loaders are as the script makes them" in said
     lines = {line.split()[0]: line for line in said.splitlines() if line.strip()}
     assert "--set num_threads=1" in lines["num_threads"]
     assert "--seed 7" in lines["seed"]
     assert "sets of strings have another order" not in said
     assert " USE_AMP " in lines["autocast"]
     assert " DETERMINISTIC " in lines["deterministic"]
+    assert " NUM_WORKERS " in lines["num_workers"]
+    assert " PERSISTENT_WORKERS " in lines["persistent_workers"]
+    assert "2 data loaders got num_workers=1; 1 named num_workers in the call" in " ".join(said.split())
     assert " TORCHTURBO_ANOMALY " in lines["anomaly"]
     assert "profile mine (--profile)" in lines["tf32"]
     assert "1. mine at child.py:1 in MainThread" in said
+
+
+BARE = {
+    ("NUM_WORKERS=12", "PIN_MEMORY=1", "PREFETCH_FACTOR=3", "PERSISTENT_WORKERS=1"): {
+        "num_workers": (12, "NUM_WORKERS"),
+        "pin_memory": (True, "PIN_MEMORY"),
+        "prefetch_factor": (3, "PREFETCH_FACTOR"),
+        "persistent_workers": (True, "PERSISTENT_WORKERS"),
+    },
+    ("NUM_WORKERS=auto", "PIN_MEMORY=0", "PERSISTENT_WORKERS=no", "PREFETCH_FACTOR="): {
+        "num_workers": ("auto", "NUM_WORKERS"),
+        "pin_memory": (False, "PIN_MEMORY"),
+        "persistent_workers": (False, "PERSISTENT_WORKERS"),
+    },
+    ("NUM_WORKERS=12", "ALLOW_UNSAFE_DATALOADER=0"): {"num_workers": (0, "ALLOW_UNSAFE_DATALOADER=0")},
+    ("ALLOW_UNSAFE_DATALOADER=false",): {"num_workers": (0, "ALLOW_UNSAFE_DATALOADER=false")},
+    ("NUM_WORKERS=12", "ALLOW_UNSAFE_DATALOADER=1"): {"num_workers": (12, "NUM_WORKERS")},
+    ("NUM_WORKERS=12", "ALLOW_UNSAFE_DATALOADER=0", "TORCHTURBO_NUM_WORKERS=2"): {
+        "num_workers": (2, "TORCHTURBO_NUM_WORKERS")
+    },
+}
+
+
+@pytest.mark.parametrize("variables", BARE, ids=" ".join)
+def test_names_that_people_use(variables: tuple[str, ...]) -> None:
+    environ = dict(variable.split("=") for variable in variables)
+    found = _sources.read(environ, None, bare=_bare(environ)).environment
+    assert {name: tuple(given) for name, given in found.items()} == BARE[variables]
+
+
+def test_names_that_people_use_have_values_that_they_take() -> None:
+    with pytest.raises(OptionValueError, match=r"^ALLOW_UNSAFE_DATALOADER: .*'maybe': expected one of True, False"):
+        _bare({"ALLOW_UNSAFE_DATALOADER": "maybe"})
+    for name, value, wrong in (
+        ("NUM_WORKERS", "many", "num_workers='many': expected an int or 'auto'"),
+        ("NUM_WORKERS", "-1", "num_workers=-1: expected at least 0"),
+        ("PREFETCH_FACTOR", "0", "prefetch_factor=0: expected at least 1"),
+    ):
+        with pytest.raises(OptionValueError, match=f"^{name}: {wrong}$"):
+            _sources.read({}, None, bare=_bare({name: value}))
 
 
 WRONG = {

@@ -124,7 +124,6 @@ FIT: dict[str, Any] = {
     "the system's randomness": Holding(random.SystemRandom()),
     "transforms": Holding(torch.nn.Sequential(torch.nn.ReLU())),
     "the CPU": Holding(torch.device("cpu")),
-    "counts": Counting(),
     "tensors": TensorDataset(torch.ones(12)),
     "a list": [1, 2, 3],
 }

@@ -28,7 +28,7 @@ def _torch_stays() -> Iterator[None]:
         warnings.filterwarnings("ignore", "This DataLoader will create")
         yield
     assert (function.__code__, vars(function)) == before
-    assert _arguments.ARGUMENTS.needed == 0
+    assert not _arguments._asking
 
 
 def workers(loader: Any) -> list[int]:
@@ -171,9 +171,34 @@ def test_with_a_seed_the_batches_are_the_same(options: dict[str, Any]) -> None:
     assert batches(**options) == batches()
 
 
-def test_a_forked_process_counts_its_own_blocks() -> None:
-    with asking(num_workers=1, prefetch_factor=2):
-        _arguments.ARGUMENTS.opened()  # another thread's, which is not in the child
+def test_a_forked_process_has_the_blocks_of_the_thread_that_forked() -> None:
+    function: Any = DataLoader.__init__
+    theirs = function.__code__
+    with asking(num_workers=1):
+        _arguments._asking[_arguments._Asked()] = None  # another thread's, which is not in the child
         _arguments._after_fork()
-        assert _arguments.ARGUMENTS.needed == 2
+        assert list(_arguments._asking) == [_arguments._here.asked]
         assert DataLoader(Numbers()).num_workers == 1
+    _arguments._asking[_arguments._Asked()] = None
+    _arguments.ARGUMENTS.settle(True)
+    assert function.__code__ is not theirs
+    _arguments._after_fork()
+    assert function.__code__ is theirs
+
+
+@pytest.mark.parametrize("half", ["_asking", "told", "code"])
+def test_an_interrupt_half_way_leaves_nothing(half: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle = _arguments._Arguments.settle
+
+    def interrupted(self: Any, needed: bool) -> None:
+        monkeypatch.undo()
+        if half == "code":
+            settle(self, needed)
+        raise KeyboardInterrupt
+
+    if half == "told":
+        monkeypatch.setattr(_arguments, "Counter", lambda: interrupted(None, True))
+    else:
+        monkeypatch.setattr(_arguments._Arguments, "settle", interrupted)
+    with pytest.raises(KeyboardInterrupt), asking(num_workers=1, prefetch_factor=2):
+        pytest.fail("it was interrupted")

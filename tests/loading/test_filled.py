@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ from tests.laws.violation import Violation
 from tests.loading.law import KINDS, arguments_are_filled_in, asked, calls
 from torchturbo.hardware import _room
 from torchturbo.regions import _arguments
-from torchturbo.regions._calls import Exchange
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,7 +68,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "prefetch without workers": (_arguments, "_of_one", _without_workers),
     "an option is forgotten": (_arguments, "_filled", _forgetting),
     "positions are not known": (_arguments.ARGUMENTS, "positional", ("dataset",)),
-    "its signature is ours": (_arguments._Arguments, "opened", Exchange.opened),
+    "its signature is ours": (_arguments.ARGUMENTS, "_signature", inspect.signature(lambda self, *args: None)),
 }
 
 
@@ -81,9 +81,10 @@ def test_a_mutant_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_stays_in_torch_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_arguments._Arguments, "closed", lambda self: None)
+    settle = _arguments._Arguments.settle
+    monkeypatch.setattr(_arguments._Arguments, "settle", lambda self, needed: settle(self, True))
     with pytest.raises(Violation, match="something of ours stays"):
         arguments_are_filled_in(DataLoader, {}, {"num_workers": 1}, 0)
     monkeypatch.undo()
-    _arguments.ARGUMENTS.closed()
+    _arguments.ARGUMENTS.settle(False)
     arguments_are_filled_in(DataLoader, {}, {"num_workers": 1}, 0)

@@ -73,6 +73,23 @@ def test_what_collates_is_looked_at_too() -> None:
     assert loaded(Numbers(), 3, collate_fn=lambda batch: batch[0].to(device))[0] == 0
 
 
+class Unfinished(torch.nn.Module):
+    """Has never been initialized."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def test_what_cannot_be_looked_at_is_left_alone() -> None:
+    dataset = Holding(Unfinished())
+    number, told = loaded(dataset, 3)
+    assert number == 0
+    assert told.startswith("1 data loader got no workers: looking at what they load raised AttributeError: ")
+    with pretend_hardware("H100"), asking(pin_memory=True) as active:
+        assert DataLoader(dataset).pin_memory is False
+        assert "went without pin_memory: looking at what they load raised" in str(gather(active)["pin_memory"].note)
+
+
 def test_an_empty_block_says_that_nothing_was_made() -> None:
     with asking(num_workers=3) as active:
         assert gather(active)["num_workers"].note == "no data loader has been made in this thread's block yet"
@@ -139,6 +156,10 @@ def test_auto_leaves_datasets_that_write_to_this_process() -> None:
     assert text(Counting()) == (
         "no workers: the dataset writes given as it is read, which each worker would do to a copy of its own"
     )
+    assert loaded(Counting(), 3) == (
+        3,
+        "1 data loader got num_workers=3; the dataset writes given, each worker to a copy of its own",
+    )
 
 
 def test_auto_looks_at_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +213,11 @@ def test_the_context_of_the_call_decides() -> None:
             assert DataLoader(Numbers(), multiprocessing_context=context).persistent_workers
             assert not DataLoader(Numbers(), multiprocessing_context="fork").persistent_workers
             assert not DataLoader(Curriculum(), multiprocessing_context=context).persistent_workers
+        with asking(num_workers=2, persistent_workers=True) as active:
+            assert not DataLoader(Curriculum()).persistent_workers
+            assert str(gather(active)["persistent_workers"].note).startswith(
+                "1 data loader went without persistent_workers: the dataset has a set_epoch, of which they would "
+            )
 
 
 class Curriculum(Numbers):

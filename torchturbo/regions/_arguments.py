@@ -28,7 +28,7 @@ Option = Literal["num_workers", "prefetch_factor", "pin_memory", "persistent_wor
 OPTIONS: tuple[Option, ...] = ("num_workers", "prefetch_factor", "pin_memory", "persistent_workers")
 
 
-class _Here(threading.local):
+class _Asked:
     """What a thread's region asks for, and what has come of it since it was opened.
 
     Attributes:
@@ -41,13 +41,20 @@ class _Here(threading.local):
         self.told: dict[str, Counter[str]] = {}
 
 
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.asked = _Asked()
+
+
 _here = _Here()
+_asking: dict[_Asked, None] = {}
+"""The threads that ask for something."""
 
 
 @untraced
 def _made(loader: Any, args: Args, kwargs: Kwargs) -> Any:
     """`DataLoader.__init__`."""
-    here = _here
+    here = _here.asked
     if not here.wanted:
         return ARGUMENTS.theirs(loader, *args, **kwargs)
     named = {**dict(zip(ARGUMENTS.positional, args, strict=False)), **kwargs}
@@ -92,14 +99,16 @@ def _of_one(option: Option, wanted: Any, named: dict[str, Any], *, has_workers: 
         return _pinned(wanted, named)
     if option == "prefetch_factor" and wanted == "auto":
         return None, "got torch's own prefetch_factor, 2: nobody knows the size of a batch before it is fetched"
-    if option == "persistent_workers" and wanted == "auto":
+    if option == "persistent_workers" and wanted:
+        if hasattr(type(named["dataset"]), "set_epoch"):
+            return None, "went without persistent_workers: the dataset has a set_epoch, of which they would not know"
+        if wanted is True:
+            return True, "got persistent_workers=True"
         if not starts_anew(named):
             return False, (
                 "got persistent_workers=False: workers are forked here, which takes little time and shows them what "
                 "has changed in the dataset since the last epoch"
             )
-        if hasattr(type(named["dataset"]), "set_epoch"):
-            return False, "got persistent_workers=False: the dataset has a set_epoch, of which they would not know"
         return True, (
             "got persistent_workers=True: each start of a worker imports torch again; what changes in the dataset "
             "between epochs they do not see"
@@ -110,7 +119,11 @@ def _of_one(option: Option, wanted: Any, named: dict[str, Any], *, has_workers: 
 def _pinned(wanted: Any, named: dict[str, Any]) -> tuple[Any, str]:
     if wanted == "auto" and (reason := no_pinning(detect())) is not None:
         return False, f"got pin_memory=False: {reason}"
-    if wanted and (reason := not_to_be_pinned(named)) is not None:
+    try:
+        reason = not_to_be_pinned(named) if wanted else None
+    except Exception as error:
+        reason = f"looking at what they load raised {type(error).__name__}: {error}"
+    if reason is not None:
         return None, f"went without pin_memory: {reason}"
     return bool(wanted), f"got pin_memory={bool(wanted)}"
 
@@ -134,9 +147,10 @@ def told_of(option: str) -> str | None:
     Args:
         option: its name.
     """
-    if option not in _here.wanted:
+    here = _here.asked
+    if option not in here.wanted:
         return None
-    told = [f"{times} {outcome}" for outcome, times in _here.told[option].items()]
+    told = [f"{times} {outcome}" for outcome, times in here.told[option].items()]
     if not told:
         return "no data loader has been made in this thread's block yet"
     times, _, rest = "; ".join(told).partition(" ")
@@ -158,29 +172,32 @@ class _Arguments(Exchange):
         positional: the names of the arguments that can be given by position.
     """
 
-    __slots__ = ("_named", "_signature", "positional")
+    __slots__ = ("_signature", "positional")
 
     def __init__(self) -> None:
         # Somebody may have wrapped it before torchturbo was imported; what they call in the end is torch's.
-        self._named: Any = inspect.unwrap(DataLoader.__init__)
-        code = self._named.__code__
+        function: Any = inspect.unwrap(DataLoader.__init__)
+        code = function.__code__
         self.positional: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
         self._signature: inspect.Signature | None = None
-        super().__init__(self._named, code_like(self._named, _standing_in, _made))
+        super().__init__(function, code_like(function, _standing_in, _made))
 
-    @untraced
-    def opened(self) -> None:
-        """Counts one who needs it."""
-        if not self.needed and "__signature__" not in vars(self._named):
-            self._named.__signature__ = self._signature = inspect.signature(self._named)
-        super().opened()
+    def settle(self, needed: bool) -> None:
+        """Has it be there or not; so also after an interrupt that came half way.
 
-    @untraced
-    def closed(self) -> None:
-        """Counts one who needs it no more."""
-        super().closed()
-        if not self.needed and vars(self._named).get("__signature__") is self._signature:
-            vars(self._named).pop("__signature__", None)
+        Args:
+            needed: whether some thread asks for something.
+        """
+        function = self._function
+        if needed and function.__code__ is not self._ours:
+            self._theirs = function.__code__
+            self._signature = self._signature or inspect.signature(function)
+            vars(function).setdefault("__signature__", self._signature)
+            function.__code__ = self._ours
+        elif not needed and function.__code__ is self._ours:
+            function.__code__ = self._theirs
+            if vars(function).get("__signature__") is self._signature:
+                del function.__signature__
 
 
 ARGUMENTS = _Arguments()
@@ -188,18 +205,20 @@ ARGUMENTS = _Arguments()
 
 def _cell(option: Option) -> Cell:
     def read() -> Raw:
-        return _here.wanted.get(option)
+        return _here.asked.wanted.get(option)
 
     def write(raw: Raw, over: Raw) -> None:
-        wanted = _here.wanted
+        asked = _here.asked
         if raw is None:
-            if wanted.pop(option, None) is not None:
-                ARGUMENTS.closed()
-            return
-        if option not in wanted:
-            _here.told[option] = Counter()
-            ARGUMENTS.opened()
-        wanted[option] = raw
+            asked.wanted.pop(option, None)
+            if not asked.wanted:
+                _asking.pop(asked, None)
+        else:
+            if option not in asked.wanted:
+                asked.told[option] = Counter()
+            asked.wanted[option] = raw
+            _asking[asked] = None
+        ARGUMENTS.settle(bool(_asking))
 
     return Cell(f"a region's {option} of data loaders", "thread", read, write)
 
@@ -210,7 +229,9 @@ CELLS: dict[str, Cell] = {option: _cell(option) for option in OPTIONS}
 
 def _after_fork() -> None:
     """In a forked child only the thread that forked goes on."""
-    ARGUMENTS.recounted(len(_here.wanted))
+    for asked in [asked for asked in _asking if asked is not _here.asked]:
+        del _asking[asked]
+    ARGUMENTS.settle(bool(_asking))
 
 
 if hasattr(os, "register_at_fork"):

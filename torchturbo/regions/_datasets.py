@@ -202,9 +202,11 @@ def _within(found: _Found) -> Iterator[_Found]:
         yield _Found(place, value.func)
         yield from (_Found(f"{place}'s argument", each) for each in (*value.args, *value.keywords.values()))
     elif isinstance(value, dict):
-        yield from (_Found(f"{place}[{key!r}]", each) for key, each in islice(list(value.items()), _EACH))
+        yield from (_Found(f"{place}[{key!r}]", each) for key, each in list(islice(value.items(), _EACH)))
     elif isinstance(value, _CONTAINERS):
-        yield from (_Found(f"an entry of {place}", each) for each in islice(value, _EACH) if not isinstance(each, str))
+        yield from (
+            _Found(f"an entry of {place}", each) for each in list(islice(value, _EACH)) if not isinstance(each, str)
+        )
     else:
         held = getattr(value, "__dict__", None)
         if isinstance(held, dict):

@@ -28,11 +28,17 @@ def decided(wanted: Any, named: dict[str, Any]) -> tuple[int, str]:
     """
     if wanted == 0:
         return 0, "got num_workers=0"
-    reason = _none_at_all(named)
-    if reason is None and wanted == "auto":
-        number, reason = _fitting(named)
-        if number:
-            return number, f"got num_workers={number}: {reason}"
+    try:
+        reason = _none_at_all(named)
+        if reason is None and wanted == "auto":
+            number, reason = _fitting(named)
+            if number:
+                return number, f"got num_workers={number}: {reason}"
+        elif reason is None and (names := written_by(named["dataset"])) is not None:
+            return wanted, f"got num_workers={wanted}; the dataset writes {names}, each worker to a copy of its own"
+    except Exception as error:
+        # A dataset may be anything, and a call that does without us must not come to raise.
+        reason = f"looking at what they load raised {type(error).__name__}: {error}"
     if reason is not None:
         return 0, f"got no workers: {reason}"
     return wanted, f"got num_workers={wanted}"
