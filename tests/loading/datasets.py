@@ -101,8 +101,11 @@ def on_device(batch: Any) -> Any:
     return default_collate(batch).to("cuda:0")
 
 
-class Nothing(io.IOBase):
-    """A file that is in memory."""
+class File:
+    """As h5py has it, which need not be installed."""
+
+
+File.__module__ = "h5py._hl.files"
 
 
 UNFIT: dict[str, tuple[Any, str]] = {
@@ -111,6 +114,7 @@ UNFIT: dict[str, tuple[Any, str]] = {
     "one of NumPy's": (Holding([np.random.default_rng(0)]), "an entry of the dataset.held is a random generator"),
     "one of torch's": (Holding({"of": torch.Generator()}), "the dataset.held['of'] is a random generator"),
     "one of its module": (Drawing(), "RANDOM, which the dataset.__getitem__ names, is a random generator"),
+    "a handle": (Holding(File()), "the dataset.held is a h5py._hl.files.File, which reads a file that workers would"),
     "an iterator": (Holding(itertools.count()), "the dataset.held is an iterator, which each worker would go through"),
     "a tensor elsewhere": (Holding(torch.device("cuda")), "the dataset.held is the device cuda, which belongs to"),
     "the name of a device": (Holding("cuda:1"), "the dataset.held is 'cuda:1', a device, which belongs to"),

@@ -75,6 +75,9 @@ turbo(deterministic="warn", fill_uninitialized_memory=False, cublas_workspace=":
 turbo("reproducible", seed=42)
 turbo(deterministic=True, blas_library="cublaslt", linalg_library="magma", num_threads=4, anomaly=True, grad=False)
 turbo(default_dtype="bfloat16", autocast="bf16", mkldnn_enabled=False, mkldnn_deterministic=True)
+turbo(num_workers=4, prefetch_factor=2, pin_memory=True, persistent_workers=False)
+turbo(num_workers="auto", prefetch_factor="auto", pin_memory="auto", persistent_workers="auto")
+turbo(num_workers="many")  # type: ignore[arg-type]
 turbo(autocast="auto")
 turbo(autocast=None)
 turbo(compile=True)
