@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate, get_worker_info
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+    get_worker_info,
+)
 
 from torchturbo import Profile, turbo
 
@@ -59,6 +68,43 @@ class Counting(Numbers):
     def __getitem__(self, index: int) -> Any:
         self.given += 1
         return super().__getitem__(index)
+
+
+class Making(Numbers):
+    """Writes to what it makes for each item, which is nobody's else."""
+
+    def __getitem__(self, index: int) -> Any:
+        item = torch.ones(1)
+        item.length = self.length  # type: ignore[attr-defined]
+        item.length += 1  # type: ignore[attr-defined]
+        return item
+
+
+class Remembering(Numbers):
+    """Writes what it had last."""
+
+    def __getitem__(self, index: int) -> Any:
+        self.last = index
+        return index
+
+
+class Slotted:
+    """Has no dictionary, and no class of torch's."""
+
+    __slots__ = ("device", "never", "wanted")
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    def __len__(self) -> int:
+        return 12
+
+    @torch.no_grad()
+    def __getitem__(self, index: int) -> Any:
+        return RANDOM.integers(3) if self.device is None else index
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError("its own code is not called")
 
 
 class Moving(Numbers):
@@ -113,6 +159,9 @@ UNFIT: dict[str, tuple[Any, str]] = {
     "a generator of numbers": (Holding(random.Random(0)), "the dataset.held is a random generator, from whose state"),
     "one of NumPy's": (Holding([np.random.default_rng(0)]), "an entry of the dataset.held is a random generator"),
     "one of torch's": (Holding({"of": torch.Generator()}), "the dataset.held['of'] is a random generator"),
+    "in a slot": (Slotted(torch.device("cuda")), "the dataset.device is the device cuda"),
+    "beneath a decorator": (Slotted(None), "RANDOM, which the dataset.__getitem__ names, is a random generator"),
+    "within another": (Subset(ConcatDataset([Drawing()]), [0]), "RANDOM, which an entry of the dataset.dataset"),
     "one of its module": (Drawing(), "RANDOM, which the dataset.__getitem__ names, is a random generator"),
     "a handle": (Holding(File()), "the dataset.held is a h5py._hl.files.File, which reads a file that workers would"),
     "an iterator": (Holding(itertools.count()), "the dataset.held is an iterator, which each worker would go through"),
@@ -128,6 +177,7 @@ FIT: dict[str, Any] = {
     "the system's randomness": Holding(random.SystemRandom()),
     "transforms": Holding(torch.nn.Sequential(torch.nn.ReLU())),
     "the CPU": Holding(torch.device("cpu")),
+    "writes to what it makes": Making(),
     "tensors": TensorDataset(torch.ones(12)),
     "a list": [1, 2, 3],
 }

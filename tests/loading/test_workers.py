@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, SequentialSampler, Subset, TensorDataset
 
-from tests.loading.datasets import FIT, UNFIT, Counting, Holding, Numbers, asking, on_device
+from tests.loading.datasets import FIT, UNFIT, Counting, Holding, Making, Numbers, Remembering, asking, on_device
 from torchturbo._report import gather
 from torchturbo.hardware import _room
 from torchturbo.regions import _workers
@@ -156,6 +156,9 @@ def test_auto_leaves_datasets_that_write_to_this_process() -> None:
     assert text(Counting()) == (
         "no workers: the dataset writes given as it is read, which each worker would do to a copy of its own"
     )
+    assert text(Subset(Counting(), range(12))).startswith("no workers: the dataset writes given")
+    assert text(Holding(Remembering())).startswith("no workers: the dataset writes last")
+    assert text(Making()).startswith("num_workers=8")
     assert loaded(Counting(), 3) == (
         3,
         "1 data loader got num_workers=3; the dataset writes given, each worker to a copy of its own",

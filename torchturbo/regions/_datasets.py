@@ -15,11 +15,11 @@ import re
 import sys
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import Dataset
 
 _LOOKED_AT = 2000
 """Things, at most, so that no dataset takes long."""
@@ -30,7 +30,7 @@ _DEVICE = re.compile(r"(cuda|mps|xpu)(:\d+)?")
 _HANDLES = frozenset(("h5py", "lmdb", "sqlite3", "netCDF4", "tables", "rasterio", "decord", "av"))
 """Packages whose objects read a file by way of something that forked processes share."""
 _MADE_FOR_WORKERS = sys.stdlib_module_names | {"torch", "torchturbo"}
-_READ_BY = ("__getitem__", "__getitems__")
+_READ_BY = ("__getitem__", "__getitems__", "__call__", "forward")
 
 
 class _Found(NamedTuple):
@@ -74,19 +74,37 @@ def not_to_be_pinned(named: Mapping[str, Any]) -> str | None:
 
 
 def written_by(dataset: Any) -> str | None:
-    """The names that a dataset's code writes when it is read, or None.
+    """The names that a dataset, or what it reads by, writes to itself or to its module when it is read, or None.
 
     Args:
         dataset: the dataset.
     """
-    names = {
-        instruction.argval
-        for function in _read_by(type(dataset))
-        for code in _codes(function.__code__)
-        for instruction in dis.get_instructions(code)
-        if instruction.opname in ("STORE_ATTR", "STORE_GLOBAL")
-    }
-    return ", ".join(sorted(names)) or None
+    kinds = {type(found.value) for found in _all({"dataset": dataset})}
+    codes = (code for kind in kinds for function in _read_by(kind) for code in _codes(function.__code__))
+    return ", ".join(sorted({name for code in codes for name in _stored(code)})) or None
+
+
+def _stored(code: types.CodeType) -> Iterator[str]:
+    before: dis.Instruction | None = None
+    adding = False  # within `self.name += ...`, which copies the object at its beginning
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "STORE_GLOBAL":
+            yield instruction.argval
+        elif instruction.opname == "COPY" and instruction.arg == 1:
+            adding = adding or _loads_self(before)
+        elif instruction.opname == "STORE_ATTR":
+            if _loads_self(before) or (adding and before is not None and before.opname == "SWAP"):
+                yield instruction.argval
+            adding = False
+        before = instruction
+
+
+def _loads_self(instruction: dis.Instruction | None) -> bool:
+    if instruction is None or not instruction.opname.startswith("LOAD_FAST"):
+        return False
+    # Newer Pythons load two names at once.
+    name = instruction.argval[-1] if isinstance(instruction.argval, tuple) else instruction.argval
+    return bool(name == "self")
 
 
 def copied_bytes(dataset: Any) -> int:
@@ -208,16 +226,25 @@ def _within(found: _Found) -> Iterator[_Found]:
             _Found(f"an entry of {place}", each) for each in list(islice(value, _EACH)) if not isinstance(each, str)
         )
     else:
-        held = getattr(value, "__dict__", None)
-        if isinstance(held, dict):
-            yield from (_Found(f"{place}.{name}", each) for name, each in list(held.items()))
-        names = _READ_BY if isinstance(value, Dataset) or place == "the dataset" else ("__call__", "forward")
-        for function in _read_by(type(value), names):
+        yield from (_Found(f"{place}.{name}", each) for name, each in _attributes(value))
+        for function in _read_by(type(value)):
             yield from _of_function(f"{place}.{function.__name__}", function)
+
+
+def _attributes(value: object) -> Iterator[tuple[str, Any]]:
+    """An object's own attributes, without a call of any code of its class."""
+    with suppress(AttributeError):  # where all it has is slots
+        yield from list(object.__getattribute__(value, "__dict__").items())
+    for kind in type(value).__mro__:
+        for name, slot in vars(kind).items():
+            if isinstance(slot, types.MemberDescriptorType) and kind.__module__ != "builtins":
+                with suppress(AttributeError):  # where it was never written
+                    yield name, slot.__get__(value)
 
 
 def _of_function(place: str, function: types.FunctionType) -> Iterator[_Found]:
     """What the code of a function names: globals, what it closes over, devices."""
+    function = _innermost(function)
     if not _is_users(function):
         return
     for code in _codes(function.__code__):
@@ -246,15 +273,23 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _read_by(kind: type, names: tuple[str, ...] = _READ_BY) -> list[types.FunctionType]:
+def _innermost(function: types.FunctionType) -> types.FunctionType:
+    """What a decorator has wrapped, if it says so."""
+    inner = inspect.unwrap(function)
+    return inner if isinstance(inner, types.FunctionType) else function
+
+
+def _read_by(kind: type) -> list[types.FunctionType]:
     """The methods of a class that run when something of it is read, and those that they call on it."""
-    waiting, found = list(names), dict[str, types.FunctionType]()
+    waiting, found = list(_READ_BY), dict[str, types.FunctionType]()
     while waiting:
         name = waiting.pop()
         function = inspect.getattr_static(kind, name, None)
         function = function.__func__ if isinstance(function, staticmethod | classmethod) else function
-        if name in found or not isinstance(function, types.FunctionType) or not _is_users(function):
+        if name in found or not isinstance(function, types.FunctionType):
             continue
-        found[name] = function
-        waiting += (named for code in _codes(function.__code__) for named in code.co_names)
+        function = _innermost(function)
+        if _is_users(function):
+            found[name] = function
+            waiting += (named for code in _codes(function.__code__) for named in code.co_names)
     return list(found.values())
