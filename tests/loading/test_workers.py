@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,43 @@ def test_what_collates_is_looked_at_too() -> None:
     assert "what collate_fn names is 'cuda:0', a device" in told
     device = torch.device("cuda")
     assert loaded(Numbers(), 3, collate_fn=lambda batch: batch[0].to(device))[0] == 0
+
+
+class Collating:
+    """Collates by a method."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def collate(self, batch: Any) -> Any:
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("collate", "why"),
+    [
+        (Collating("cuda").collate, "collate_fn.__self__.device is 'cuda', a device"),
+        (partial(Collating("cpu").collate, device=torch.device("cuda")), "collate_fn's argument is the device cuda"),
+        (partial(on_device), "what collate_fn names is 'cuda:0', a device"),
+    ],
+)
+def test_so_it_is_as_a_method_and_with_arguments(collate: Any, why: str) -> None:
+    number, told = loaded(Numbers(), 3, collate_fn=collate)
+    assert number == 0
+    assert why in told
+    assert loaded(Numbers(), 3, collate_fn=partial(Collating("cpu").collate))[0] == 3
+
+
+COUNTED = 0
+
+
+class Global(Numbers):
+    """Counts in its module."""
+
+    def __getitem__(self, index: int) -> Any:
+        global COUNTED
+        COUNTED += 1
+        return index
 
 
 class Unfinished(torch.nn.Module):
@@ -158,6 +196,7 @@ def test_auto_leaves_datasets_that_write_to_this_process() -> None:
     )
     assert text(Subset(Counting(), range(12))).startswith("no workers: the dataset writes given")
     assert text(Holding(Remembering())).startswith("no workers: the dataset writes last")
+    assert text(Global()).startswith("no workers: the dataset writes COUNTED")
     assert text(Making()).startswith("num_workers=8")
     assert loaded(Counting(), 3) == (
         3,
