@@ -6,7 +6,6 @@ first block or decorated function is made, and kept for the process.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,15 +20,11 @@ from torchturbo.errors import ConfigError, OptionNameError, OptionValueError, Tu
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.profiles import profile as profile_named
 from torchturbo.settings._base import BOOL
+from torchturbo.settings._text import WORDS, meanings
 
 T = TypeVar("T")
 PREFIX = "TORCHTURBO_"
 _PROFILE, _DISABLE = f"{PREFIX}PROFILE", f"{PREFIX}DISABLE"
-_WORDS = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off"), False),
-    "none": None,
-}
 
 
 class _Unnamed(str):
@@ -185,7 +180,7 @@ def switch(name: str, text: str) -> bool:
         OptionValueError: that is neither on nor off.
     """
     word = name.removeprefix(PREFIX).lower()
-    return bool(_placed(name, lambda: BOOL.parse(word, _WORDS.get(text.lower(), text))))
+    return bool(_placed(name, lambda: BOOL.parse(word, WORDS.get(text.lower(), text))))
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
@@ -267,7 +262,7 @@ def parse(name: str, value: object) -> object:
         raise OptionNameError(f"there is no option {name!r}: {near(name, OPTIONS)}")
     option = OPTIONS[name]
     first: OptionValueError | None = None
-    for meant in _meanings(value):
+    for meant in meanings(value):
         try:
             return option.parse(meant)
         except OptionValueError as error:
@@ -276,28 +271,6 @@ def parse(name: str, value: object) -> object:
                 first = error
     assert first is not None
     raise first
-
-
-def _meanings(value: object) -> Iterator[object]:
-    """What may be meant, the likeliest first."""
-    yield value
-    if not isinstance(value, str):
-        return
-    text = value.strip()
-    for number in (int, float):
-        try:
-            yield number(text)
-        except ValueError:
-            continue
-    if text.lower() in _WORDS:
-        yield _WORDS[text.lower()]
-    if text.lower() != value:
-        yield text.lower()
-    if text.startswith("{"):
-        try:
-            yield json.loads(text)
-        except json.JSONDecodeError:
-            return
 
 
 def _placed(place: str, act: Callable[[], T]) -> T:
