@@ -83,6 +83,17 @@ OPTIONS = {
     "fused_optimizer": (
         "Steps of Adam, AdamW, SGD and Adagrad by torch's fused kernels: fused=True, in optimizers made without it."
     ),
+    "num_workers": "Processes that fetch batches, for data loaders made in the block whose call does not say.",
+    "prefetch_factor": (
+        "Batches that each worker fetches ahead, for data loaders made in the block whose call does not say."
+    ),
+    "pin_memory": (
+        "Batches in pinned memory, copied to the GPU faster, for data loaders made in the block whose call does not "
+        "say."
+    ),
+    "persistent_workers": (
+        "Workers that are kept from epoch to epoch, for data loaders made in the block whose call does not say."
+    ),
     "init_scale": "The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler.",
     "growth_factor": (
         "What the scale is multiplied by after growth_interval steps that all ran: growth_factor of "
@@ -127,6 +138,10 @@ VALUES = {
     "autocast": ("auto", "bf16", "fp16", "none"),
     "compile": ("false", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     "fused_optimizer": ("false", "auto", "true"),
+    "num_workers": ("auto",),
+    "prefetch_factor": ("auto",),
+    "pin_memory": ("true", "false", "auto"),
+    "persistent_workers": ("true", "false", "auto"),
     "init_scale": (),
     "growth_factor": (),
     "backoff_factor": (),
