@@ -13,13 +13,15 @@
     ├── ReproducibilityError (RuntimeError) strict=True and two runs differ, or a fresh process failed
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
     ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
-    └── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
+    ├── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
+    └── LeakError          (AssertionError) a block that was to leave torch as it was has not; says what it changed
 
     CompileWarning         (UserWarning)   what was to be compiled runs eagerly; says what and why
     AccumulationWarning    (UserWarning)   a step was taken before all its micro-batches had come
     ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
     HardwareWarning        (UserWarning)   a profile was measured on another machine, or with another torch
     DeterminismWarning     (UserWarning)   the next run may have other bits; says by what, and where it was called
+    LeakWarning            (UserWarning)   a test has left torch's global state changed; says which
 
 Errors about what was asked are raised before anything has been changed.
 """
@@ -74,6 +76,10 @@ class RestoreError(TurboError, RuntimeError):
     """torch refused a value that had to be put back."""
 
 
+class LeakError(TurboError, AssertionError):
+    """Something has left torch's global state changed that was to leave it as it was."""
+
+
 class AccumulationError(TurboError, RuntimeError):
     """A step that cannot wait for the rest of its micro-batches; says what to write instead."""
 
@@ -96,6 +102,10 @@ class HardwareWarning(UserWarning):
 
 class DeterminismWarning(UserWarning):
     """Something that may give other bits in the next run, where the same ones are asked for."""
+
+
+class LeakWarning(UserWarning):
+    """A test, a fixture or an import has left torch's global state changed, and is only to be told of it."""
 
 
 def near(word: str, words: Iterable[str]) -> str:

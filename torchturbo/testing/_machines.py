@@ -1,4 +1,4 @@
-"""For tests, yours and ours: machines to pretend, so that code meets hardware that is not here."""
+"""Machines to pretend, so that code meets hardware that is not here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torchturbo.errors import OptionValueError, near
 from torchturbo.hardware import Build, Cpu, Gpu, Hardware, Mps, _pretending
 
 __all__ = ["MACHINES", "pretend_hardware"]
-
-# -- pretend machines ------------------------------------------------------------
 
 _MIB = 1024**2
 _TORCH = str(torch.__version__).partition("+")[0]
