@@ -17,7 +17,6 @@ from torchturbo.testing._of_torch import _by_with, _pop_modes, _shown_modes, _st
 from torchturbo.testing._thing import Raw, Thing, Things
 
 _C: Any = torch._C
-_ABSENT = object()
 
 
 def of_python() -> Iterator[Thing]:
@@ -81,8 +80,8 @@ def _said(advice: str) -> Callable[[Raw, Raw], str]:
 
 
 def _default_device() -> Raw:
-    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", _ABSENT)
-    return None if context in (None, _ABSENT) else context.device  # type: ignore[union-attr]
+    context: Any = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    return None if context is None else context.device
 
 
 def _set_default_device(was: Raw, now: Raw) -> None:
@@ -298,7 +297,8 @@ def _override(entry: Any) -> Raw:
 
 
 def _unset() -> Raw:
-    return sys.modules["torch.utils._config_module"]._UNSET_SENTINEL  # type: ignore[attr-defined]
+    module: Any = sys.modules["torch.utils._config_module"]
+    return module._UNSET_SENTINEL
 
 
 def _set_config(name: str, was: tuple[Raw] | None) -> None:

@@ -161,7 +161,8 @@ def _flushes() -> bool:
 
 
 def _device() -> int:
-    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+    cuda: Any = torch.cuda
+    return int(cuda.current_device()) if cuda.is_initialized() else 0
 
 
 def _pop_saved_tensors_hooks(was: Raw, now: Raw) -> None:

@@ -89,7 +89,7 @@ class Leaks:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Sees to it that each mark names what there is."""
-        wrong = {}
+        wrong: dict[str, None] = {}
         for item in items:
             for mark in item.iter_markers(MARK):
                 try:
