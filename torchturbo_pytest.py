@@ -1,4 +1,4 @@
-"""torchturbo's pytest plugin, as far as every run of pytest loads it: the options, and no torch until they are asked for.
+"""torchturbo's pytest plugin, as far as every run of pytest loads it: options, and no torch until they are asked for.
 
 It stands beside the package and not in it, since whatever is in the package imports torch with it.
 """

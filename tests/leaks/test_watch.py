@@ -113,9 +113,13 @@ def test_what_cannot_be_put_back_is_said() -> None:
 
 
 def test_the_error_of_the_block_stands_and_has_the_leak_as_a_note() -> None:
-    with pytest.raises(KeyError) as raised, assert_restores():
+    @assert_restores()
+    def fails() -> None:
         torch.set_grad_enabled(False)
         raise KeyError("mine")
+
+    with pytest.raises(KeyError) as raised:
+        fails()
     assert "grad (torch.set_grad_enabled): True before, False after" in raised.value.__notes__[0]
     assert torch.is_grad_enabled()
 

@@ -53,9 +53,9 @@ class assert_restores(ContextDecorator):
         False
 
     Args:
-        *allow: names of what may be left changed, as the error names it: an option ("cudnn_benchmark"), torch's own words
-            ("torch.backends.cudnn.benchmark"), an environment variable, or a kind ("environment").
-        random: also assert that no random number was drawn from the streams of torch's CPU generator, `random` and NumPy.
+        *allow: names of what may be left changed, as the error names it: an option ("cudnn_benchmark"), torch's own
+            words ("torch.backends.cudnn.benchmark"), an environment variable, or a kind ("environment").
+        random: also assert that no random number was drawn: from torch's CPU generator, `random` and NumPy.
 
     Raises:
         OptionNameError: there is nothing of such a name.

@@ -1,4 +1,4 @@
-"""What torch keeps in C++ beyond the options: every getter of ``torch._C`` that has a setter of the same name, and modes.
+"""What torch keeps in C++ beyond the options: getters of ``torch._C`` that have a setter of the same name, and modes.
 
 Found by looking, so that a flag of a torch that is newer than this is watched as well.
 """

@@ -44,6 +44,11 @@ def equal(was: Raw, now: Raw) -> bool:
         return was is now
 
 
+def said(advice: str) -> Callable[[Raw, Raw], str]:
+    """Advice that is the same for every state."""
+    return lambda was, now: advice
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Thing:
     """One thing that is watched.

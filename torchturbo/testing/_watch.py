@@ -13,7 +13,8 @@ import torch
 
 from torchturbo.errors import OptionNameError, near
 from torchturbo.testing._of_options import of_options
-from torchturbo.testing._of_python import CONFIGS, is_read_by_torch, of_python
+from torchturbo.testing._of_python import of_python
+from torchturbo.testing._of_surroundings import CONFIGS, is_read_by_torch, of_surroundings
 from torchturbo.testing._of_torch import inference, of_torch
 from torchturbo.testing._thing import Change, Raw, Thing, equal
 
@@ -92,6 +93,7 @@ def _everything() -> Iterator[Thing]:
     yield from inference()
     yield from of_options()
     yield from of_python()
+    yield from of_surroundings()
     yield from of_torch()
 
 
