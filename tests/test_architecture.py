@@ -237,10 +237,19 @@ def declared() -> set[str]:
     return {re.split(r"[<>=!~ \[]", requirement)[0] for requirement in project["dependencies"]}
 
 
+ONLY_WITHIN = {"torchturbo.testing._plugin": "pytest"}
+"""What a module may import because nothing but that loads it."""
+
+
 def imported() -> set[str]:
     """The distributions that the package imports something of, sooner or later."""
     distributions = packages_distributions()
-    tops = {i.of.split(".")[0] for module in modules(PACKAGE) for i in module.imports}
+    tops = {
+        top
+        for module in modules(PACKAGE)
+        for i in module.imports
+        if (top := i.of.split(".")[0]) != ONLY_WITHIN.get(module.name)
+    }
     others = tops - set(sys.stdlib_module_names) - {"torchturbo"}
     return {name for top in others for name in distributions.get(top, [f"(nobody has {top})"])}
 

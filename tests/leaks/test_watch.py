@@ -28,8 +28,9 @@ ROOT = Path(__file__).parents[2]
 
 LOST = ("cuda/conv", "cuda/rnn", "cudnn.conv", "cudnn.rnn", "cudnn.flags", "cudnn.allow_tf32", "cudnn_allow_tf32")
 """Setters that overwrite torch's own default of two cells, which nobody can write again (torch >= 2.13)."""
-DRAWS = ("seed", "rng_state", "_set_qengine")
-"""Random numbers are watched only where that is asked for; an engine that was set reads as the one torch chose."""
+OTHERS = ("seed", "rng_state", "_set_qengine", "warnings.", "_inductor.config.deterministic")
+"""Random numbers are watched only where that is asked for, filters of warnings not at all; an engine that was set reads
+as the one torch chose; and every compilation writes inductor's own flag."""
 
 
 def table() -> Iterator[tuple[Setter, tuple[object, ...]]]:
@@ -39,7 +40,7 @@ def table() -> Iterator[tuple[Setter, tuple[object, ...]]]:
             continue
         for values in setter.values:
             said = f"{setter.name} {'/'.join(map(str, values))}"
-            if not any(word in said for word in (*LOST, *DRAWS)):
+            if not any(word in said for word in (*LOST, *OTHERS)):
                 yield setter, values
 
 
