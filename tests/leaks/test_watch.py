@@ -74,7 +74,8 @@ def test_each_getter_of_torch_is_watched_or_left_out_for_a_reason() -> None:
     }
     by_options = {cell for thing in watch().things for cell in [getattr(thing.read, "__name__", "")]}
     for_debugging = {"_debug_get_fusion_group_inlining", "_accelerator_hooks_get_current_device"}
-    assert with_setters - read - by_options - for_debugging == set()
+    not_watched = with_setters - read - by_options - for_debugging
+    assert [name for name in not_watched if "tunableop" not in name] == [], "docs/leaks.md says that tuning is not"
 
 
 def test_each_thing_is_read_once_and_only_again_where_something_changed() -> None:

@@ -22,7 +22,7 @@ _PAIRS = (
     (re.compile(r"_(jit_)?get_(\w+)"), r"_\1set_\2"),
     (re.compile(r"_get_(\w+)_sdp_enabled"), r"_set_sdp_use_\1"),
     (re.compile(r"_is_(\w+_enabled)"), r"_set_\1"),
-    (re.compile(r"_cuda_get_(cudnn_benchmark_limit)"), r"_cuda_set_\1"),
+    (re.compile(r"_cuda_get_(cudnn_benchmark_limit|sync_debug_mode)"), r"_cuda_set_\1"),
 )
 """From a getter's name to its setter's."""
 
@@ -55,6 +55,7 @@ _PUBLIC = {
     "_is_multithreading_enabled": "torch.autograd.set_multithreading_enabled",
     "_is_view_replay_enabled": "torch.autograd._force_original_view_tracking",
     "_is_fwd_grad_enabled": "torch.autograd.forward_ad._set_fwd_grad_enabled",
+    "_cuda_get_sync_debug_mode": "torch.cuda.set_sync_debug_mode",
     "_cuda_get_cudnn_benchmark_limit": "torch.backends.cudnn.benchmark_limit",
 }
 
