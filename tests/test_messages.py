@@ -14,6 +14,7 @@ from torchturbo import PROFILES, Profile, accelerate, errors, turbo
 from torchturbo._catalogue import OPTIONS, SETTINGS
 from torchturbo.errors import (
     AccumulationError,
+    LeakError,
     OptionNameError,
     OptionValueError,
     ProfileNameError,
@@ -289,12 +290,12 @@ ELSEWHERE = {ScalingError, AccumulationError, ReproducibilityError, errors.Confi
 def test_the_tree_of_errors_is_as_drawn() -> None:
     drawn = errors.__doc__ or ""
     found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, TurboError)]
-    assert len(found) == 12
+    assert len(found) == 13
     for error in found:
         (line,) = (
             line for line in drawn.splitlines() if f"─ {error.__name__} " in line or line.strip() == error.__name__
         )
         others = [base.__name__ for base in error.__bases__ if base.__module__ == "builtins"]
         assert error is TurboError or all(f"({base})" in line for base in others), error
-    raised = {error for _, error, _ in MESSAGES} | {WrongThreadError, RestoreError, *ELSEWHERE, TurboError}
+    raised = {error for _, error, _ in MESSAGES} | {WrongThreadError, RestoreError, LeakError, *ELSEWHERE, TurboError}
     assert set(found) <= raised, "an error has no test of its message"
