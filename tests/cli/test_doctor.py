@@ -281,7 +281,7 @@ def test_each_thing_that_is_refused_is_a_finding_and_no_traceback(tmp_path: Path
         "TORCHTURBO_SED",
         "TORCHTURBO_TF32",
     ]
-    assert "did you mean 'num_threads'?" in found[0].what
+    assert "did you mean 'num_threads'" in found[0].what
     assert found[2].fix.startswith("`unset TORCHTURBO_SED`")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchturbo._environment import Found
-from torchturbo._told import text_of
+from torchturbo._told import Told
 from torchturbo.errors import near
 from torchturbo.hardware import Build, Hardware, Reading
 from torchturbo.regions.compiling import Compiled
@@ -134,7 +133,7 @@ class Contradiction:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Told):
     """What is in force, who asked for it, and what has no effect here and why, at one moment.
 
     ``report["autocast"]`` is one option's row. It shows itself as a table in a terminal and in a notebook.
@@ -179,30 +178,11 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as dictionaries and lists of strings, numbers, booleans and None."""
-        told: dict[str, Any] = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        told = Told.to_dict(self)  # Python has no `super()` in dataclasses with slots before 3.14
         told["options"] = {row.pop("name"): row for row in told.pop("rows")}
         for name in ("device_type", "has_tf32", "has_bf16", "has_fp16_tensor_cores", "has_fp8"):
             told["hardware"][name] = getattr(self.hardware, name)
         return told
-
-    def to_json(self, indent: int | None = 2) -> str:
-        """The report as JSON.
-
-        Args:
-            indent: spaces for each level; None for all on one line.
-        """
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-
-    def to_text(self, width: int = 100) -> str:
-        """The report as plain text.
-
-        Args:
-            width: columns that lines may take.
-        """
-        return text_of(self, width)
-
-    def __str__(self) -> str:
-        return self.to_text()
 
     def __rich__(self) -> RenderableType:
         from torchturbo._report.text import Sheet
@@ -217,17 +197,3 @@ class Report:
     def __repr__(self) -> str:
         counted = {"options": self.rows, "open blocks": self.blocks, "pieces of advice": self.advice}
         return f"<Report: {', '.join(f'{len(things)} {name}' for name, things in counted.items())}>"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return str(value)  # and nothing more than that
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(its) for key, its in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(its) for its in value]
-    return str(value)
