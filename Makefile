@@ -28,7 +28,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs generate matrix gpu bench peers scaling halves wheel clean purge
+.PHONY: help demo test lint format types docs generate matrix gpu bench peers compare scaling halves wheel clean purge
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -107,6 +107,9 @@ bench: $(READY)  ## what entering and leaving costs
 
 peers: $(READY)  ## install Accelerate and Lightning Fabric, to be compared with
 	$(call install,$(PY),constraints.txt,-e '.[peers]')
+
+compare: $(READY)  ## the demo models under torchturbo, by hand, and under peers if they are installed
+	$(PY) -m benchmarks.peers
 
 scaling: $(READY)  ## what fp16 costs, beside the loop by hand, and peers if they are installed
 	$(PY) -m benchmarks.scaling
