@@ -35,7 +35,7 @@ def _search(step: Callable[[], float]) -> Tuned:
     also = ({"autocast": "bf16"}, {"fused_optimizer": True}, {"num_threads": 1}, {"matmul_precision": "medium"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchturbo._tune.search.changes", lambda hardware: ())
-        return tune(step, budget=4, also=also, write=False)
+        return tune(step, budget=2, also=also, write=False)
 
 
 @pytest.mark.parametrize("within", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,3 +211,12 @@ def test_its_own_changes_go_from_likely_to_unlikely() -> None:
     assert names.count("compile") == 3
     assert {name for name in names} <= set(__import__("torchturbo._catalogue", fromlist=["OPTIONS"]).OPTIONS)
     assert "compile" in {next(iter(change)) for change in changes(hardware.detect())}
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("gain", [0.5, 0.0])
+def test_only_what_is_faster_is_written(tmp_path: Path, gain: float) -> None:
+    path = tmp_path / "torchturbo.toml"
+    with _no_moves_of_its_own():
+        tune(Step(lambda: 1.0 - gain * _deterministic()), budget=1000, write=path, also=[{"deterministic": True}])
+    assert path.exists() is bool(gain)

@@ -52,7 +52,7 @@ def tune(
             by itself, as compiling may, is not interrupted.
         name: of the profile that is made.
         write: whether to write it to the file that configures torchturbo here, or to torchturbo.toml where there is
-            none; or a path to write it to.
+            none; or a path to write it to. Where nothing faster is found, nothing is written.
         also: more to try: options, or profiles.
         reference: the profile whose numbers count as right.
         args: what the step is called with.
@@ -99,6 +99,6 @@ def tune(
             tell=tell,
         )
     tuned = Tuned.of(name, found)
-    if place is not None:
+    if place is not None and found.options:
         place.write(tuned)
     return tuned
