@@ -112,6 +112,9 @@ class Options(TypedDict, total=False):
     )
     """Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."""
 
+    channels_last: bool
+    """Hand outermost modules their images in torch.channels_last, in which many convolutions are faster."""
+
     fused_optimizer: Literal[False, "auto", True]
     """Steps of Adam, AdamW, SGD and Adagrad by torch's fused kernels: fused=True, in optimizers made without it."""
 

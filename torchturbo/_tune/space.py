@@ -25,6 +25,7 @@ def changes(hardware: Hardware) -> Iterator[Change]:
         yield {"autocast": "fp16"}
     yield {"tf32": True}
     yield {"fused_optimizer": True}
+    yield {"channels_last": True}
     yield {"cudnn_benchmark": True}
     yield {"compile": "default"}
     if hardware.gpus:

@@ -80,6 +80,9 @@ OPTIONS = {
     "compile": (
         "Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."
     ),
+    "channels_last": (
+        "Hand outermost modules their images in torch.channels_last, in which many convolutions are faster."
+    ),
     "fused_optimizer": (
         "Steps of Adam, AdamW, SGD and Adagrad by torch's fused kernels: fused=True, in optimizers made without it."
     ),
@@ -137,6 +140,7 @@ VALUES = {
     "accumulate": (),
     "autocast": ("auto", "bf16", "fp16", "none"),
     "compile": ("false", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    "channels_last": ("true", "false"),
     "fused_optimizer": ("false", "auto", "true"),
     "num_workers": ("auto",),
     "prefetch_factor": ("auto",),

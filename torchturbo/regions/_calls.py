@@ -120,9 +120,10 @@ class _ModuleCalls(Exchange):
         run: what runs a module.
         after: looks at its outputs.
         watch: who is told of each call, and makes it; or None.
+        hand: who hands modules what they are called with, and makes the call; or None.
     """
 
-    __slots__ = ("after", "before", "run", "watch")
+    __slots__ = ("after", "before", "hand", "run", "watch")
 
     def __init__(self) -> None:
         function = vars(torch.nn.Module)["_wrapped_call_impl"]
@@ -131,9 +132,10 @@ class _ModuleCalls(Exchange):
         self.after: Callable[[Any], None] = _nothing
         self.run: Callable[[Any, Args, Kwargs], Any] = _as_it_is
         self.watch: Callable[[Any, Args, Kwargs], Any] | None = None
+        self.hand: Callable[[Any, Args, Kwargs], Any] | None = None
 
     @untraced
-    def call(self, module: Any, args: Args, kwargs: Kwargs, watched: bool = True) -> Any:
+    def call(self, module: Any, args: Args, kwargs: Kwargs, watched: bool = True, handed: bool = True) -> Any:
         """Calls a module.
 
         Args:
@@ -141,9 +143,12 @@ class _ModuleCalls(Exchange):
             args: what it is called with.
             kwargs: what it is called with by name.
             watched: whether who watches is told first, and calls this again.
+            handed: so too of who hands modules what they are called with.
         """
         if self.watch is not None and watched:
             return self.watch(module, args, kwargs)
+        if self.hand is not None and handed:
+            return self.hand(module, args, kwargs)
         first = self.before(module)
         if module._compiled_call_impl is not None:
             result = module._compiled_call_impl(*args, **kwargs)

@@ -1,0 +1,132 @@
+"""Images in the order in which convolutions are fastest, without a trace of it in the modules.
+
+Convolutions compute in channels_last where their input or their weights are in it, and hand it on. So it is enough to
+hand the outermost module its images in that order: weights stay as they are, and nothing has to be put back. A weight
+is brought into that order at each call, which takes little beside the convolution.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchturbo._dynamo import untraced
+from torchturbo.regions._calls import Args, Kwargs, module_calls
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import Raw
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""The memory format of a batch of images, and of one of volumes, by their dimensions."""
+
+
+class _Here(threading.local):
+    """What a thread's region asks for, and what has come of it since it was opened.
+
+    Attributes:
+        wanted: whether it is open.
+        inside: whether a module runs, within which the others are.
+        told: the classes of the outermost modules, each with how often it was handed images.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.inside = False
+        self.told: dict[str, int] = {}
+
+
+_here = _Here()
+_regions = 0
+
+
+@untraced
+def _hand(module: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Calls a module; the outermost one with its images in the order that is asked for."""
+    here = _here
+    if not here.wanted or here.inside:
+        return module_calls.call(module, args, kwargs, False, False)
+    count = 0
+
+    def ordered(value: Any) -> Any:
+        nonlocal count
+        if not isinstance(value, Tensor) or not _can_be_ordered(value):
+            return value
+        count += 1
+        return value.contiguous(memory_format=_FORMATS[value.dim()])
+
+    args, kwargs = tuple(map(ordered, args)), {name: ordered(value) for name, value in kwargs.items()}
+    name = type(module).__name__
+    here.told[name] = here.told.get(name, 0) + count
+    here.inside = True
+    try:
+        return module_calls.call(module, args, kwargs, False, False)
+    except RuntimeError as error:
+        if count and "view size is not compatible" in str(error):
+            error.add_note(
+                "torchturbo: channels_last=True hands the model its images in another order in memory, where .view() "
+                "cannot do all that it can in torch's default one: write .reshape() or .flatten(1) there, or leave "
+                "channels_last out"
+            )
+        raise
+    finally:
+        here.inside = False
+
+
+def _can_be_ordered(tensor: Tensor) -> bool:
+    return (
+        # A wrapped one, as in torch.func, may not know other orders.
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.dim() in _FORMATS
+        and tensor.layout is torch.strided
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and tensor.is_floating_point()
+        and tensor.device.type in ("cpu", "cuda", "xpu", "meta")
+    )
+
+
+def told() -> str | None:
+    """What has come of it in this thread's block so far, in words, or None."""
+    if not _here.wanted:
+        return None
+    if not _here.told:
+        return "no module has been called in this thread's block yet"
+    handed = [f"{name} got images in channels_last" for name, count in _here.told.items() if count]
+    without = [f"{name} was called without images" for name, count in _here.told.items() if not count]
+    return "; ".join([*handed, *without])
+
+
+def _read() -> bool:
+    return _here.wanted
+
+
+def _write(raw: Raw, over: Raw) -> None:
+    global _regions
+    here = _here
+    if raw and not here.wanted:
+        here.told = {}
+        _regions += 1
+        module_calls.hand = _hand
+        module_calls.opened()
+    elif here.wanted and not raw:
+        _regions -= 1
+        module_calls.closed()
+        if not _regions:
+            module_calls.hand = None
+    here.wanted = bool(raw)
+
+
+def _none_here() -> None:
+    """In a forked child modules compute on data, if anything: nobody orders images there."""
+    global _regions
+    _here.wanted = _here.inside = False
+    _regions, module_calls.hand = 0, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_none_here)
+
+ASKED = Cell("a region's memory format of images", "thread", _read, _write)
+"""What a thread's region asks of images. Always written under the lock of the stack."""
