@@ -78,7 +78,7 @@ def _search(step: Step, *also: Mapping[str, Any] | Profile, budget: float = 1000
 @contextmanager
 def _no_moves_of_its_own() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchturbo._tune.search.changes", lambda hardware: ())
+        patch.setattr("torchturbo._tune.search.changes", lambda hardware, loaders: ())
         yield
 
 
@@ -206,11 +206,11 @@ def test_its_own_changes_go_from_likely_to_unlikely() -> None:
     from torchturbo._tune.space import changes
 
     with pretend_hardware("H100") as machine:
-        names = [next(iter(change)) for change in changes(machine)]
+        names = [next(iter(change)) for change in changes(machine, loaders=False)]
     assert names[0] == "autocast"
     assert names.count("compile") == 3
     assert {name for name in names} <= set(__import__("torchturbo._catalogue", fromlist=["OPTIONS"]).OPTIONS)
-    assert "compile" in {next(iter(change)) for change in changes(hardware.detect())}
+    assert "compile" in {next(iter(change)) for change in changes(hardware.detect(), loaders=False)}
 
 
 @pytest.mark.usefixtures("clock")
@@ -220,3 +220,22 @@ def test_only_what_is_faster_is_written(tmp_path: Path, gain: float) -> None:
     with _no_moves_of_its_own():
         tune(Step(lambda: 1.0 - gain * _deterministic()), budget=1000, write=path, also=[{"deterministic": True}])
     assert path.exists() is bool(gain)
+
+
+def test_loaders_are_only_tried_where_the_step_makes_some() -> None:
+    tried: list[bool] = []
+
+    def changes(hardware: Any, *, loaders: bool) -> tuple[()]:
+        tried.append(loaders)
+        return ()
+
+    def over_an_epoch() -> float:
+        batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(4, 2)), batch_size=2)
+        assert batches.num_workers == 0
+        return sum(batch.sum().item() for (batch,) in batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchturbo._tune.search.changes", changes)
+        for step in (over_an_epoch, lambda: 1.0):
+            tune(step, budget=0.5, write=False)
+    assert tried == [True, False]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +24,10 @@ from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
 from torchturbo._replay.here import Here
 from torchturbo._tune.data import Outcome, Tried, Tuning
 from torchturbo._tune.space import Change, changes
+from torchturbo._turbo import turbo
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
+from torchturbo.regions.loading import made
 
 _LAST = 0.3
 """The share of the budget that is kept for the comparison at the end."""
@@ -53,13 +56,14 @@ def search(
     """What `torchturbo.tune` does, once its arguments have been looked at."""
     began = time.perf_counter()
     with who.by_the_code_alone():
-        planned = [*map(dict, also), *changes(hardware.detect())]
-        for change in planned:
+        for change in also:
             who.only(change)  # so that what is wrong is refused before anything runs
         here = Here(function, args, kwargs, modules, optimizers)
         base = who.baseline()
         tell("what the step uses")
-        drifts = Drifts(here, who.contender(reference), here.find(base.around))
+        with _counting_loaders() as loaders:
+            drifts = Drifts(here, who.contender(reference), here.find(base.around))
+        planned: list[Change] = [*also, *changes(hardware.detect(), loaders=bool(loaders()))]
         climb = Climb(Race(here, [base]), drifts, tolerance, began, budget, tell)
         try:
             climb.begin()
@@ -67,6 +71,15 @@ def search(
         except KeyboardInterrupt:
             climb.interrupted = True
         return climb.outcome(here, step, reference)
+
+
+@contextmanager
+def _counting_loaders() -> Iterator[Callable[[], int]]:
+    """A block that counts the data loaders that are made in it; they get what they get without it."""
+    found: list[int] = []
+    with turbo(Profile("no profile"), num_workers=0):
+        yield lambda: found[0]
+        found.append(made())
 
 
 class Climb:

@@ -11,7 +11,7 @@ from torchturbo.hardware import Hardware
 Change = Mapping[str, object]
 
 
-def changes(hardware: Hardware) -> Iterator[Change]:
+def changes(hardware: Hardware, *, loaders: bool) -> Iterator[Change]:
     """What may make a step faster on a machine, in the order in which it is tried.
 
     What has no effect here is found out when it is tried. Compiling comes after what is cheap to try, since it takes
@@ -19,7 +19,14 @@ def changes(hardware: Hardware) -> Iterator[Change]:
 
     Args:
         hardware: the machine.
+        loaders: whether the step makes data loaders.
     """
+    if loaders:
+        yield {"num_workers": "auto"}
+        for workers in dict.fromkeys((1, hardware.cpu.cores // 2, hardware.cpu.cores)):
+            yield {"num_workers": workers}
+        yield {"pin_memory": True}
+        yield {"prefetch_factor": 4}
     yield {"autocast": "bf16"}
     if hardware.has_fp16_tensor_cores:
         yield {"autocast": "fp16"}

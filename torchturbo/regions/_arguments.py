@@ -141,6 +141,11 @@ def no_pinning(hardware: Hardware) -> str | None:
     return "pinned memory is for copies to a GPU, and there is none here"
 
 
+def made() -> int:
+    """How many data loaders have been made in this thread's block so far; 0 where it asks for nothing of them."""
+    return max((sum(told.values()) for told in _here.asked.told.values()), default=0)
+
+
 def told_of(option: str) -> str | None:
     """What has become of an option in this thread's block so far, in words, or None where it asks for nothing.
 

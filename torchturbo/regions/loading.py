@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from torchturbo.hardware import Hardware
-from torchturbo.regions._arguments import CELLS, no_pinning, told_of
+from torchturbo.regions._arguments import CELLS, made, no_pinning, told_of
 from torchturbo.settings._base import Setting, Values, choice, number, same
 from torchturbo.settings._edits import always
+
+__all__ = ["made", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor"]
 
 
 def _why_not_pinned(hardware: Hardware, value: Any) -> str | None:
