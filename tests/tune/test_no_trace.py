@@ -34,7 +34,7 @@ def _training() -> tuple[nn.Module, Callable[[], float]]:
 def _search(step: Callable[[], float]) -> Tuned:
     also = ({"autocast": "bf16"}, {"fused_optimizer": True}, {"num_threads": 1}, {"matmul_precision": "medium"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchturbo._tune.search.changes", lambda hardware, loaders: ())
+        patch.setattr("torchturbo._tune.search.changes", lambda hardware, uses: ())
         return tune(step, budget=2, also=also, write=False)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from torchturbo import Profile, Tuned, hardware, tune, turbo
 from torchturbo._replay.here import Here
+from torchturbo._tune.space import Uses
 from torchturbo.errors import OptionNameError, OptionValueError, ProfileNameError, TargetError
 from torchturbo.testing import pretend_hardware
 
@@ -78,7 +79,7 @@ def _search(step: Step, *also: Mapping[str, Any] | Profile, budget: float = 1000
 @contextmanager
 def _no_moves_of_its_own() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchturbo._tune.search.changes", lambda hardware, loaders: ())
+        patch.setattr("torchturbo._tune.search.changes", lambda hardware, uses: ())
         yield
 
 
@@ -205,12 +206,15 @@ def test_a_step_without_numbers_is_refused() -> None:
 def test_its_own_changes_go_from_likely_to_unlikely() -> None:
     from torchturbo._tune.space import changes
 
+    everything = Uses(loaders=True, images=True, optimizers=True)
+
     with pretend_hardware("H100") as machine:
-        names = [next(iter(change)) for change in changes(machine, loaders=False)]
-    assert names[0] == "autocast"
+        names = [next(iter(change)) for change in changes(machine, everything)]
+    assert names[0] == "num_workers"
+    assert names.index("autocast") < names.index("fused_optimizer") < names.index("compile")
     assert names.count("compile") == 3
     assert {name for name in names} <= set(__import__("torchturbo._catalogue", fromlist=["OPTIONS"]).OPTIONS)
-    assert "compile" in {next(iter(change)) for change in changes(hardware.detect(), loaders=False)}
+    assert "compile" in {next(iter(change)) for change in changes(hardware.detect(), everything)}
 
 
 @pytest.mark.usefixtures("clock")
@@ -222,11 +226,11 @@ def test_only_what_is_faster_is_written(tmp_path: Path, gain: float) -> None:
     assert path.exists() is bool(gain)
 
 
-def test_loaders_are_only_tried_where_the_step_makes_some() -> None:
-    tried: list[bool] = []
+def test_what_a_step_does_not_use_is_not_tried() -> None:
+    tried: list[Uses] = []
 
-    def changes(hardware: Any, *, loaders: bool) -> tuple[()]:
-        tried.append(loaders)
+    def changes(hardware: Any, uses: Uses) -> tuple[()]:
+        tried.append(uses)
         return ()
 
     def over_an_epoch() -> float:
@@ -234,8 +238,10 @@ def test_loaders_are_only_tried_where_the_step_makes_some() -> None:
         assert batches.num_workers == 0
         return sum(batch.sum().item() for (batch,) in batches)
 
+    conv = nn.Conv2d(1, 1, 1)
+    steps = over_an_epoch, lambda: conv(torch.ones(1, 1, 2, 2)).sum(), Step(lambda: 1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchturbo._tune.search.changes", changes)
-        for step in (over_an_epoch, lambda: 1.0):
+        for step in steps:
             tune(step, budget=0.5, write=False)
-    assert tried == [True, False]
+    assert tried == [Uses(True, False, False), Uses(False, True, False), Uses(False, False, True)]

@@ -23,7 +23,7 @@ from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
 from torchturbo._replay.here import Here
 from torchturbo._tune.data import Outcome, Tried, Tuning
-from torchturbo._tune.space import Change, changes
+from torchturbo._tune.space import Change, Uses, changes
 from torchturbo._turbo import turbo
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
@@ -62,8 +62,11 @@ def search(
         base = who.baseline()
         tell("what the step uses")
         with _counting_loaders() as loaders:
-            drifts = Drifts(here, who.contender(reference), here.find(base.around))
-        planned: list[Change] = [*also, *changes(hardware.detect(), loaders=bool(loaders()))]
+            first = here.find(base.around)
+        drifts = Drifts(here, who.contender(reference), first)
+        images = any(event.kind == "input" and len(event.shape) in (4, 5) for event in first.events)
+        uses = Uses(loaders=bool(loaders()), images=images, optimizers=bool(first.steps))
+        planned: list[Change] = [*also, *changes(hardware.detect(), uses)]
         climb = Climb(Race(here, [base]), drifts, tolerance, began, budget, tell)
         try:
             climb.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 
@@ -11,7 +12,21 @@ from torchturbo.hardware import Hardware
 Change = Mapping[str, object]
 
 
-def changes(hardware: Hardware, *, loaders: bool) -> Iterator[Change]:
+class Uses(NamedTuple):
+    """What a step uses, of which some options are.
+
+    Attributes:
+        loaders: whether it makes data loaders.
+        images: whether its modules are called with images or volumes.
+        optimizers: whether it steps any.
+    """
+
+    loaders: bool
+    images: bool
+    optimizers: bool
+
+
+def changes(hardware: Hardware, uses: Uses) -> Iterator[Change]:
     """What may make a step faster on a machine, in the order in which it is tried.
 
     What has no effect here is found out when it is tried. Compiling comes after what is cheap to try, since it takes
@@ -19,9 +34,9 @@ def changes(hardware: Hardware, *, loaders: bool) -> Iterator[Change]:
 
     Args:
         hardware: the machine.
-        loaders: whether the step makes data loaders.
+        uses: what the step uses.
     """
-    if loaders:
+    if uses.loaders:
         yield {"num_workers": "auto"}
         for workers in dict.fromkeys((1, hardware.cpu.cores // 2, hardware.cpu.cores)):
             yield {"num_workers": workers}
@@ -31,8 +46,10 @@ def changes(hardware: Hardware, *, loaders: bool) -> Iterator[Change]:
     if hardware.has_fp16_tensor_cores:
         yield {"autocast": "fp16"}
     yield {"tf32": True}
-    yield {"fused_optimizer": True}
-    yield {"channels_last": True}
+    if uses.optimizers:
+        yield {"fused_optimizer": True}
+    if uses.images:
+        yield {"channels_last": True}
     yield {"cudnn_benchmark": True}
     yield {"compile": "default"}
     if hardware.gpus:
