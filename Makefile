@@ -101,6 +101,8 @@ matrix: $(MATRIX:%=.matrix/%/.ready)  ## random cases of the laws on each suppor
 gpu: $(READY)  ## tests and benchmarks that need an accelerator
 	$(PY) -m pytest -m gpu $(ARGS)
 	$(PY) -m benchmarks.gpu
+	$(PY) -m benchmarks.tuning --json benchmarks/records/$$(date +%F)-gpu-tuning.json
+	$(PY) -m benchmarks.peers --json benchmarks/records/$$(date +%F)-gpu-peers.json
 
 bench: $(READY)  ## what entering and leaving costs
 	$(PY) -m benchmarks.overhead
