@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from torchturbo import turbo
+from torchturbo._benchmark.contenders import contender
 from torchturbo._benchmark.drift import drift_of
+from torchturbo._benchmark.numbers import Drifts
 from torchturbo._replay.here import Here
 
 
@@ -86,3 +90,83 @@ def test_what_one_run_does_alone_is_told() -> None:
 def test_a_step_without_numbers_has_none() -> None:
     drift = _drift(lambda: "done", nullcontext())
     assert (drift.loss, drift.gradients, drift.outputs, drift.parameters, drift.largest) == (None,) * 5
+
+
+COMPILED = """
+import warnings
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from torchturbo import turbo
+from torchturbo._benchmark.contenders import contender
+from torchturbo._benchmark.drift import drift_of
+from torchturbo._benchmark.numbers import Drifts
+from torchturbo._replay.here import Here
+from torchturbo.regions._compiled import _kept
+from torchturbo.regions.compiling import compilations
+
+warnings.simplefilter("ignore")
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(8, 64), nn.Dropout(0.5), nn.Linear(64, 1))
+batch = torch.randn(16, 8)
+
+
+def step():
+    return model(batch).square().mean()
+
+
+with turbo("exact", compile=True):
+    step()
+entry = torch._inductor.config._config["fallback_random"]
+before = {key: dict(targets) for key, (_, targets) in _kept.items()}, len(compilations()), str(entry)
+here = Here(step)
+drifts = Drifts(here, contender("exact"), here.find(nullcontext()))
+compiled = contender("exact", {"compile": True})
+assert drifts.of(compiled).largest < 1e-5
+assert ({key: dict(targets) for key, (_, targets) in _kept.items()}, len(compilations()), str(entry)) == before
+assert not torch._inductor.config.fallback_random
+# With the masks that it draws by itself, nothing else is seen.
+assert drift_of(here.watched(compiled.around), drifts.reference).largest > 0.01
+"""
+
+
+def test_compiled_code_is_compared_with_the_draws_of_eager_code() -> None:
+    # In a process of its own: inductor leaves threads running.
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_noise_is_of_another_order_whatever_the_number_of_threads(threads: int) -> None:
+    with turbo("exact", num_threads=threads):
+        here = Here(_training())
+        noise = Drifts(here, contender("exact"), here.find(nullcontext())).noise()
+    assert noise.largest is not None
+    assert noise.largest < 1e-5
+
+
+def test_steps_that_are_left_out_are_told() -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = (model(torch.ones(1, 4)) * 1e4).square().sum()
+        loss.backward()
+        optimizer.step()
+        return float(loss.item())
+
+    found = _drift(step, turbo("exact", autocast="fp16"))
+    assert found.parameters is None
+    assert "its optimizers took 0 steps, and the reference's 1" in found.note
+
+
+@pytest.mark.filterwarnings("ignore::torchturbo.errors.AccumulationWarning")
+def test_what_accumulates_is_not_compared_in_its_gradients() -> None:
+    here = Here(_training())
+    drifts = Drifts(here, contender("exact"), here.find(nullcontext()))
+    found = drifts.of(contender("exact", {"accumulate": 4}))
+    assert (found.gradients, found.parameters, found.loss) == (None, None, 0.0)
+    assert "accumulate=4" in found.note

@@ -16,11 +16,10 @@ from torchturbo import hardware
 from torchturbo._benchmark import contenders as who
 from torchturbo._benchmark.contenders import Contender
 from torchturbo._benchmark.data import Comparison, Drift, Switch, Timed
-from torchturbo._benchmark.drift import drift_of
+from torchturbo._benchmark.numbers import Drifts
 from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
 from torchturbo._replay.here import Here
-from torchturbo._replay.record import Record
 from torchturbo.profiles import Profile
 
 MOST = 301
@@ -50,7 +49,7 @@ def compare(
         beside = [base, *([defaults] if defaults else []), *asked]
         switches = [list(who.one_at_a_time(each)) for each in asked[-1:]] if one_at_a_time else []
         beside += [each for _, _, alone, rest in switches[0] for each in (alone, rest)] if switches else []
-        right = who.contender(reference)
+        right = who.reference(reference)
         same = who.alike(beside)
         here = Here(step, args, kwargs, modules, optimizers)
         tell("what the step uses")
@@ -63,6 +62,9 @@ def compare(
         while race.rounds < rounds:
             tell(f"round {race.rounds + 1} of {rounds}")
             race.round()
+        tell("memory")
+        for lane in race.lanes:
+            race.look(lane)
         tell(f"numbers, beside those of {reference}")
         lanes = {lane.contender: lane for lane in race.lanes}
         rows = {each: _row(lanes[same.get(each, each)], race, drifts, each) for each in beside}
@@ -72,18 +74,19 @@ def compare(
             for option, value, alone, rest in (switches[0] if switches else [])
         ]
         shown = [base, *([defaults] if defaults else []), *asked]
+        noise = drifts.noise()
         return Comparison(
             rows=tuple(rows[each] for each in shown),
             switches=tuple(found),
             reference=reference,
-            noise=drifts.noise(),
+            noise=noise,
             rounds=race.rounds,
             steps=race.steps,
             batch=drifts.batch,
             seconds=time.perf_counter() - began,
             hardware=hardware.detect(),
             torch=str(torch.__version__),
-            notes=tuple(_notes(here, race, others, defaults)),
+            notes=tuple(_notes(here, race, drifts, others, defaults)),
         )
 
 
@@ -95,50 +98,6 @@ def rounds_for(seconds: float, round_seconds: float) -> int:
         round_seconds: what one takes.
     """
     return max(FEWEST, min(MOST, int(seconds / max(round_seconds, 1e-9))))
-
-
-class Drifts:
-    """How far each contender's numbers are from the reference's.
-
-    Args:
-        here: the step.
-        right: the reference.
-        first: the step as it is.
-
-    Attributes:
-        batch: samples that go through the model in a step; None where that is not known.
-    """
-
-    def __init__(self, here: Here, right: Contender, first: Record) -> None:
-        self._here = here
-        self._right = right
-        self._reference: Record | None = None
-        self.batch = _batch(first)
-
-    @property
-    def reference(self) -> Record:
-        """The reference's run."""
-        if self._reference is None:
-            self._reference = self._here.watched(self._right.around)
-        return self._reference
-
-    def of(self, contender: Contender) -> Drift:
-        """How far a contender's numbers are from the reference's."""
-        reference = self.reference
-        return drift_of(self._here.watched(contender.around), reference)
-
-    def noise(self) -> Drift:
-        """How far the reference is from itself in another run, whose sums are in another order."""
-        threads = torch.get_num_threads()
-        other = who.contender(str(self._right.settings["profile"]), {"num_threads": 1 if threads > 1 else 2})
-        return self.of(other)
-
-
-def _batch(record: Record) -> int | None:
-    """How many samples go through the first of the outermost modules, in all its calls."""
-    inputs = [event for event in record.events if event.kind == "input" and event.shape]
-    calls = {event.call: event.shape[0] for event in reversed(inputs) if event.name == inputs[0].name}
-    return sum(calls.values()) or None
 
 
 def _row(lane: Lane, race: Race, drifts: Drifts, contender: Contender) -> Timed:
@@ -166,11 +125,11 @@ def _row(lane: Lane, race: Race, drifts: Drifts, contender: Contender) -> Timed:
         speedup=speedup,
         verdict=judged(speedup) if speedup else None,
         rate=drifts.batch / seconds.value if drifts.batch and seconds else None,
-        memory=None,
+        memory=lane.memory,
         first_seconds=once,
         pays_after=_pays_after(lane, first, once),
         recompiles=lane.recompiles,
-        utilization=None,
+        utilization=lane.utilization,
         drift=drift,
         failed=None if lane.failed is None else _said(lane.failed),
         samples=tuple(samples),
@@ -217,8 +176,8 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
 
 
-def _notes(here: Here, race: Race, others: Any, defaults: Contender | None) -> list[str]:
-    notes = here.notes()
+def _notes(here: Here, race: Race, drifts: Drifts, others: Any, defaults: Contender | None) -> list[str]:
+    notes = [*here.notes(), *drifts.notes, *race.notes]
     if defaults is None:
         notes.append(f'"{who.AS_IT_IS}" is what PyTorch does by default')
     if others.profile is not None or others.environment or others.command:

@@ -15,6 +15,8 @@ from torchturbo._turbo import turbo
 from torchturbo.profiles import Profile
 
 AS_IT_IS, PLAIN_NAME = "as it is", "plain"
+WIDE = "float64"
+"""The reference that is no profile."""
 
 PLAIN = Profile(
     PLAIN_NAME,
@@ -54,6 +56,7 @@ class Contender:
         around: the block, which is opened anew for each sample.
         settings: the profile by its name, and options.
         plan: what these come to here; None for what is in force anyway.
+        wide: whether its numbers are computed in float64.
         values: the options that act here.
     """
 
@@ -61,6 +64,7 @@ class Contender:
     around: AbstractContextManager[Any]
     settings: Mapping[str, object] = field(default_factory=dict)
     plan: Plan | None = None
+    wide: bool = False
 
     @property
     def values(self) -> dict[str, object]:
@@ -114,6 +118,22 @@ def contender(
     settings = {"profile": shown, **options}
     told = ", ".join([shown, *(f"{option}={value!r}" for option, value in options.items())])
     return Contender(name or told, around, settings, around._prepared().plan)
+
+
+def reference(name: str) -> Contender:
+    """What the numbers are compared with: a profile by name, or ``"float64"``.
+
+    Args:
+        name: the profile's.
+
+    Raises:
+        ProfileNameError: there is no such profile.
+    """
+    if name != WIDE:
+        return contender(name)
+    found = contender("exact", name=WIDE)
+    found.wide = True
+    return found
 
 
 def only(options: Mapping[str, object], name: str | None = None) -> Contender:

@@ -28,7 +28,13 @@ def drift_of(record: Record, reference: Record) -> Drift:
     alone = len(record.events) + len(reference.events) - 2 * len(pairs)
     untold = sum(event.dtype is not None and event.value is None for pair in pairs for event in pair)
     notes = []
-    if alone:
+    steps = record.steps, reference.steps
+    if steps[0] != steps[1]:
+        notes.append(
+            f"its optimizers took {steps[0]} steps, and the reference's {steps[1]} (a step whose fp16 gradients "
+            "overflow is left out): parameters were not compared"
+        )
+    elif alone:
         notes.append(f"{alone} values are of one of the two runs alone: they do not do the same things")
     if untold:
         notes.append(f"{untold} tensors were too large to be kept, and were not compared")
@@ -36,7 +42,7 @@ def drift_of(record: Record, reference: Record) -> Drift:
         loss=_loss([pair for pair in pairs if pair[0].kind == "returned"]),
         gradients=_together(_tensors(pairs, "gradient")),
         outputs=_together(_tensors([(a, b) for a, b in pairs if (a.name, a.call) in outermost], "output")),
-        parameters=_together(_changes(record, reference)),
+        parameters=_together(_changes(record, reference)) if steps[0] == steps[1] else None,
         same=not alone and all(one.digest == other.digest for one, other in pairs if one.kind != "input"),
         note="; ".join(notes),
     )

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import random
+import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
+import torch
+
+from torchturbo import hardware
 from torchturbo._benchmark.contenders import Contender
 from torchturbo._replay.here import Here
 
 LEAST_SECONDS = 0.02
 """What a sample takes at least, if that takes no more steps than `MOST_STEPS`."""
 MOST_STEPS = 64
+BUSY_SECONDS = 1.2
+"""How long a lane runs for a look at how busy the GPU is: NVML tells of the last second."""
+_PROFILED = "memory was not measured: a profiler is running in this thread, and torch has no room for a second one"
 
 
 class Lane:
@@ -27,6 +36,8 @@ class Lane:
         first: seconds of its first step, with all that is done only once.
         failed: what it has raised; None where nothing.
         recompiles: compilations after the first sample.
+        memory: bytes of tensors that a step has at once at its peak; None where nobody has looked, or could.
+        utilization: percent of the time in which the GPU was busy; None where there is none that tells.
     """
 
     def __init__(self, contender: Contender) -> None:
@@ -35,6 +46,8 @@ class Lane:
         self.first: float | None = None
         self.failed: Exception | None = None
         self.recompiles = 0
+        self.memory: int | None = None
+        self.utilization: float | None = None
 
     def beside(self, other: Lane) -> tuple[list[float], list[float]]:
         """Its samples and those of another one, of the rounds that both have run."""
@@ -53,12 +66,14 @@ class Race:
         lanes: one for each.
         steps: steps in each sample.
         rounds: how many have been run.
+        notes: what could not be measured, as sentences.
     """
 
     def __init__(self, here: Here, contenders: Sequence[Contender]) -> None:
         self.lanes = [Lane(contender) for contender in contenders]
         self.steps = 1
         self.rounds = 0
+        self.notes: list[str] = []
         self._here = here
         self._chance = random.Random(0)
 
@@ -98,6 +113,28 @@ class Race:
                 lane.samples[self.rounds] = seconds
         self.rounds += 1
 
+    def look(self, lane: Lane) -> None:
+        """Looks at a lane's memory, and at how busy it keeps the GPU, in runs of their own that nobody times."""
+        if lane.failed is not None:
+            return
+        try:
+            lane.memory = self._here.memory(lane.contender.around)
+        except RuntimeError as error:
+            if "rofiler is already enabled" not in str(error):
+                self._fails(lane, error)
+            elif _PROFILED not in self.notes:
+                self.notes.append(_PROFILED)
+        except Exception as error:
+            self._fails(lane, error)
+        if lane.failed is None and lane.samples and hardware.readings():
+            steps = max(1, ceil(BUSY_SECONDS / statistics.median(lane.samples.values())))
+            lane.utilization = self._here.afterwards(lane.contender.around, steps, _busy)
+
+    def _fails(self, lane: Lane, error: Exception) -> None:
+        if lane is self.lanes[0]:
+            raise error
+        lane.failed = error.with_traceback(None)
+
     def seconds_of_a_round(self) -> float:
         """What a round will take, with what is put back after each sample; after a warm-up."""
         began = time.perf_counter()
@@ -108,10 +145,17 @@ class Race:
         try:
             return self._here.seconds(lane.contender.around, steps) / steps
         except Exception as error:
-            if lane is self.lanes[0]:
-                raise
-            lane.failed = error.with_traceback(None)
+            self._fails(lane, error)
             return None
+
+
+def _busy() -> float | None:
+    """Percent of the last moments in which a kernel ran, on the GPU that torch uses."""
+    index = torch.cuda.current_device()
+    return next(
+        (float(its.utilization) for its in hardware.readings() if its.index == index and its.utilization is not None),
+        None,
+    )
 
 
 @contextmanager
@@ -122,7 +166,5 @@ def _counting() -> Iterator[Callable[[], int]]:
 
 
 def _graphs() -> int:
-    import sys
-
     utils: Any = sys.modules.get("torch._dynamo.utils")
     return 0 if utils is None else int(utils.counters["stats"]["unique_graphs"])

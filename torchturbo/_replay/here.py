@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
 
 from torchturbo._replay.clock import clocked
 from torchturbo._replay.kept import Keeper
+from torchturbo._replay.memory import peak
 from torchturbo._replay.record import Record, Recorder
 from torchturbo._replay.search import Search
 from torchturbo._replay.settings import Settings, around
@@ -20,6 +21,7 @@ from torchturbo._replay.watch import Watch, watching
 from torchturbo._turbo import in_force
 from torchturbo.errors import ReproducibilityError, TargetError
 
+Looked = TypeVar("Looked")
 _TOLD = 5
 """Things that were not compared, that are named one by one."""
 
@@ -131,6 +133,37 @@ class Here:
                     for _ in range(times):
                         self._run()
             return elapsed()
+        finally:
+            self.keeper.put_back()
+
+    def afterwards(self, block: AbstractContextManager[Any], times: int, look: Callable[[], Looked]) -> Looked:
+        """Runs it in a block, looks at something as soon as that is done, and puts everything back.
+
+        Args:
+            block: what it runs in.
+            times: how often in succession.
+            look: what to look at; what it returns is returned.
+        """
+        try:
+            with block:
+                for _ in range(times):
+                    self._run()
+                return look()
+        finally:
+            self.keeper.put_back()
+
+    def memory(self, block: AbstractContextManager[Any]) -> int:
+        """Runs it twice in a block, puts everything back, and returns the bytes of tensors at the second's peak.
+
+        Args:
+            block: what it runs in.
+
+        Raises:
+            RuntimeError: somebody else is profiling in this thread.
+        """
+        try:
+            with block:
+                return peak(self._run, self.keeper, self.search)
         finally:
             self.keeper.put_back()
 

@@ -72,6 +72,11 @@ class Record:
     unseen: list[str] = field(default_factory=list)
 
     @property
+    def draws(self) -> bool:
+        """Whether some random stream has moved."""
+        return bool(self.streams) and self.streams[0][1] != self.streams[-1][1]
+
+    @property
     def tensors(self) -> int:
         """How many tensors it holds."""
         return sum(event.dtype is not None for event in self.events)

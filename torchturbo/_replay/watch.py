@@ -12,8 +12,10 @@ import torch
 import torch.optim.optimizer as optimizers
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from torchturbo._dynamo import untraced
+from torchturbo._replay.float64 import Float64
 from torchturbo._replay.kept import Keeper
 from torchturbo._replay.record import Recorder
 from torchturbo._replay.search import Search
@@ -31,9 +33,13 @@ def _is_being_traced() -> bool:
         torch.compiler.is_compiling()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
+        or any(not isinstance(mode, Float64) for mode in _modes())
         or is_fx_tracing()
     )
+
+
+def _modes() -> list[Any]:
+    return _get_current_dispatch_mode_stack() if torch._C._len_torch_dispatch_stack() else []
 
 
 class Watch:

@@ -13,7 +13,8 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torchturbo.regions._calls import Args, Kwargs, module_calls
 from torchturbo.regions._compiler import lenience
 from torchturbo.regions._here import recount
 from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, left_alone
-from torchturbo.regions._targets import OFF, Asked, Here, Target, here, new_target, of_module, taken_apart
+from torchturbo.regions._targets import OFF, Asked, Here, Target, _records, here, new_target, of_module, taken_apart
 from torchturbo.settings._base import Cell
 from torchturbo.settings._edits import Raw
 
@@ -67,6 +68,22 @@ def forget(module: torch.nn.Module) -> None:
     """
     for each in module.modules():
         _kept.pop(id(each), None)
+
+
+@contextmanager
+def compiled_anew() -> Iterator[None]:
+    """A block in which modules are compiled anew; what is compiled in it is dropped after it, and what was is there."""
+    with _making:
+        before, records = dict(_kept), tuple(_records)
+        _kept.clear()
+    try:
+        yield
+    finally:
+        with _making:
+            _kept.clear()
+            _kept.update({key: kept for key, kept in before.items() if kept[0]() is not None})
+            _records.clear()
+            _records.extend(records)
 
 
 # -------------------------------------------------------------------------------------------------------- how it is run
