@@ -103,7 +103,7 @@ def test_it_is_what_a_model_made_double_computes(options: dict[str, Any], scaled
 
 
 def test_tensors_that_nothing_knows_are_float64_where_they_are_used() -> None:
-    hidden = iter([torch.full((3,), 1 / 3) for _ in range(9)])
+    hidden = (torch.full((3,), 1 / 3) for _ in range(9))
 
     def step() -> Any:
         leaf = next(hidden).requires_grad_()

@@ -34,7 +34,7 @@ def differs(many=[]):
 def fails():
     raise RuntimeError("out of cheese")
 
-numbers = iter(range(100))
+numbers = (number for number in range(100))
 constant = 3
 
 if __name__ == "__main__":
@@ -81,7 +81,7 @@ def test_what_differs_ends_with_1(train: str) -> None:
     told = json.loads(out)
     assert (code, told["identical"], told["difference"]["largest"]) == (1, False, 1.0)
     assert told["sentence"] == "returned value, float32 [1], largest difference 1"
-    assert told["advice"][0].startswith("numbers (a range_iterator) moves on with each run")
+    assert told["advice"][0].startswith("numbers (a generator) moves on with each run")
     code, out, _ = run(f"{train}:differs", "--no-advise")
     assert code == 1
     assert out.startswith("Different: 2 runs in this process")

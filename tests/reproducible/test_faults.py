@@ -82,7 +82,7 @@ def test_an_operation_without_a_deterministic_kernel_is_named() -> None:
 
 def test_an_iterator_that_moves_on_is_named() -> None:
     model = nn.Linear(2, 2)
-    batches = iter([torch.ones(1, 2) * n for n in range(40)])
+    batches = (torch.ones(1, 2) * n for n in range(40))
 
     def step() -> Any:
         return model(next(batches))
@@ -91,22 +91,21 @@ def test_an_iterator_that_moves_on_is_named() -> None:
     assert found.difference is not None
     assert (found.difference.kind, found.difference.largest) == ("input", 1.0)
     assert found.advice == (
-        "batches (a list_iterator) moves on with each run and cannot be put back: take the batch before and "
-        "give it with "
-        "args=(batch,), or make the iterator in the function.",
+        "batches (a generator) moves on with each run and cannot be put back; what 2 runs take has been taken: take "
+        "the batch before and give it with args=(batch,), or make the iterator in the function.",
     )
 
 
 def test_an_iterator_that_ends_says_so_in_what_it_raises() -> None:
-    batches = iter([torch.ones(1)])
+    batches = (torch.ones(1) for _ in range(1))
 
     def step() -> Tensor:
         return next(batches)
 
     with pytest.raises(StopIteration) as ended:
         checked(step)
-    assert ended.value.__notes__[0] == "torchturbo: raised in run 2; run 1 had come to its end"
-    assert "batches (a list_iterator) moves on with each run" in ended.value.__notes__[1]
+    assert "batches (a generator) moves on with each run" in ended.value.__notes__[0]
+    assert ended.value.__notes__[1] == "torchturbo: raised in run 2; run 1 had come to its end"
 
 
 def test_a_stream_that_had_moved_elsewhere_is_named() -> None:

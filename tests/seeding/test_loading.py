@@ -276,7 +276,7 @@ def test_an_iterator_that_was_started_outside_goes_on_as_torch_has_it(options: d
         going = iter(batches)
         first = next(going)
         with turbo("exact", seed=1):
-            assert _loading._of(going) is None
+            assert _loading.epoch_of(going) is None
             rest = list(going)
     assert sorted(index for batch in (first, *rest) for index, _ in batch) == list(range(11))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
@@ -35,6 +36,13 @@ class Here:
         kwargs: what it is called with by name.
         modules: those that it uses, where they cannot be found.
         optimizers: likewise.
+
+    Attributes:
+        keeper: keeps what it reaches.
+        search: has found that.
+        runs: how often it has run while it was watched.
+        calls: how often it has run.
+        unseen: what could not be looked into in the last such run.
     """
 
     fresh = False
@@ -47,7 +55,8 @@ class Here:
         modules: Iterable[nn.Module] = (),
         optimizers: Iterable[Optimizer] = (),
     ) -> None:
-        self._run: Callable[[], Any] = lambda: function(*args, **(kwargs or {}))
+        given, by_name = list(args), dict(kwargs or {})
+        self._function = lambda: function(*given, **by_name)
         self.keeper = Keeper()
         for stream in global_streams():
             self.keeper.stream(stream)
@@ -55,14 +64,24 @@ class Here:
         for number, each in enumerate((*modules, *optimizers)):
             self.search.of(type(each).__name__ + (f"#{number + 1}" if number else ""), each)
         self.search.of(getattr(function, "__name__", "function"), function)
-        self.search.of("args", tuple(args))
+        self.search.of("args", given)
         for name, value in (kwargs or {}).items():
-            self.search.of(name, value)
+            self.search.of(name, value, partial(by_name.__setitem__, name))
         for active in in_force():
             self.search.of("scaler", active.scaler)
         self.search.settle()
         self.runs = 0
+        self.calls = 0
         self.unseen: list[str] = []
+
+    def _run(self) -> Any:
+        self.calls += 1
+        try:
+            return self._function()
+        except Exception as error:
+            if self.search.iterators and self.calls > 1:
+                error.add_note(f"torchturbo: {self.moves_on()}")
+            raise
 
     def record(self, settings: Settings, note: str = "", begin: Mapping[str, str] | None = None) -> Record:
         """Runs it once, and puts everything back.
@@ -86,6 +105,7 @@ class Here:
         """
         self.runs += 1
         self.search.forget()
+        self.keeper.begin()
         recorder = Recorder(list(self.keeper.streams()), begin)
         watch = Watch(self.keeper, self.search, recorder)
         try:
@@ -102,8 +122,6 @@ class Here:
         except Exception as error:
             if note:
                 error.add_note(f"torchturbo: {note}")
-            if self.search.iterators and self.runs > 1:
-                error.add_note(f"torchturbo: {moves_on(self.search.iterators)}")
             raise
         finally:
             self.keeper.put_back()
@@ -127,6 +145,7 @@ class Here:
             block: what it runs in.
             times: how often in succession.
         """
+        self.keeper.begin()
         try:
             with clocked() as elapsed:
                 with block:
@@ -144,6 +163,7 @@ class Here:
             times: how often in succession.
             look: what to look at; what it returns is returned.
         """
+        self.keeper.begin()
         try:
             with block:
                 for _ in range(times):
@@ -161,6 +181,7 @@ class Here:
         Raises:
             RuntimeError: somebody else is profiling in this thread.
         """
+        self.keeper.begin()
         try:
             with block:
                 return peak(self._run, self.keeper, self.search)
@@ -175,6 +196,14 @@ class Here:
             *([f"{more} more such things were not compared"] if more > 0 else []),
             *self._lost(),
         ]
+
+    def moves_on(self) -> str:
+        """A sentence about iterators that the function reaches and that nobody can put back."""
+        its = " and ".join(self.search.iterators)
+        return (
+            f"{its} moves on with each run and cannot be put back; what {self.calls} runs take has been taken: take "
+            "the batch before and give it with args=(batch,), or make the iterator in the function"
+        )
 
     def _lost(self) -> list[str]:
         return [
@@ -200,13 +229,4 @@ def refuse_what_has_not_run(returned: Any) -> None:
     raise TargetError(
         f"{returned.__qualname__} has not run: what was called returned a {type(returned).__name__}. Check a function "
         "that runs it to its end, as lambda: asyncio.run(...) or lambda: list(...) do"
-    )
-
-
-def moves_on(iterators: Sequence[str]) -> str:
-    """A sentence about iterators that the function reaches."""
-    its = " and ".join(iterators)
-    return (
-        f"{its} moves on with each run and cannot be put back: take the batch before and give it with "
-        "args=(batch,), or make the iterator in the function"
     )

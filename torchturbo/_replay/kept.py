@@ -20,6 +20,7 @@ from torchturbo._replay.holders import (
     set_global,
     shallow,
 )
+from torchturbo._replay.positions import Position
 from torchturbo._replay.streams import Stream
 from torchturbo.errors import RestoreError
 
@@ -131,6 +132,8 @@ class Keeper:
         self._cells: dict[int, tuple[CellType, tuple[str, Any]]] = {}
         self._globals: dict[tuple[int, str], tuple[dict[str, Any], Any]] = {}
         self._streams: dict[int, tuple[Stream, Any]] = {}
+        self._positions: list[Position] = []
+        self._runs = False
         self._room = self._settled_room = ALL
         self._settled: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
 
@@ -176,6 +179,18 @@ class Keeper:
     def stream(self, stream: Stream) -> None:
         """Keeps where a random stream stands."""
         self._streams[len(self._streams)] = stream, stream.read()
+
+    def position(self, position: Position) -> None:
+        """Keeps where an iterator stands."""
+        self._positions.append(position)
+        if self._runs:
+            position.begin(self.streams)
+
+    def begin(self) -> None:
+        """Has iterators begin where they stood; before each run."""
+        self._runs = True
+        for position in self._positions:
+            position.begin(self.streams)
 
     def streams(self) -> Iterable[Stream]:
         """The streams that are kept."""
@@ -231,6 +246,9 @@ class Keeper:
             except Exception as error:
                 refused.append((what, error))
 
+        self._runs = False
+        for position in self._positions:
+            attempt("an iterator", position.put_back)
         for container, (_, copy) in self._containers.values():
             attempt(f"a {type(container).__name__}", fill, container, copy)
         for array, (_, copy) in self._arrays.values():

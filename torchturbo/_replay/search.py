@@ -6,15 +6,13 @@ found.
 
 from __future__ import annotations
 
-import dis
 import functools
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
 from enum import EnumType
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -24,8 +22,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import data
 
 from torchturbo._accelerate import scaler_of
-from torchturbo._replay.holders import CONTAINERS, is_special
+from torchturbo._replay.code import behind, codes, stored
+from torchturbo._replay.holders import CONTAINERS, is_special, set_content
 from torchturbo._replay.kept import Keeper
+from torchturbo._replay.positions import Exchanged, OfLoader, Place, Resting, copy_of, inside, is_loaders, is_new
 from torchturbo._replay.streams import stream_of
 from torchturbo._turbo import turbo
 from torchturbo.errors import TargetError, UnsupportedHere
@@ -91,18 +91,22 @@ class Search:
         self.optimizers: dict[int, tuple[str, Optimizer]] = {}
         self.from_the_start: frozenset[int] = frozenset()
         self._settled: list[tuple[dict[int, Any], dict[int, Any]]] = []
-        self._iterators: dict[int, str] = {}
+        self._iterators: dict[int, tuple[str, Any]] = {}
+        self._places: dict[int, list[Place]] = {}
         self._keeper = keeper
         self._seen: dict[int, Any] = {}
         self._waiting: deque[tuple[str, Any, bool]] = deque()
 
-    def of(self, name: str, value: Any) -> None:
+    def of(self, name: str, value: Any, place: Place | None = None) -> None:
         """Looks at an object, and whatever it holds.
 
         Args:
             name: what it is called.
             value: anything.
+            place: where it stands, if something else may be put there.
         """
+        if place is not None:
+            self._places.setdefault(id(value), []).append(place)
         self._waiting.append((name, value, True))
         while self._waiting and len(self._seen) < _MANY:
             self._look(*self._waiting.popleft())
@@ -110,7 +114,7 @@ class Search:
     @property
     def iterators(self) -> list[str]:
         """Names of what moves on with each run and cannot be put back."""
-        return list(self._iterators.values())
+        return [name for name, its in self._iterators.values() if not is_new(its)]
 
     def settle(self) -> None:
         """Ends what is found before the first run."""
@@ -129,7 +133,9 @@ class Search:
     def __contains__(self, value: Any) -> bool:
         return id(value) in self._seen
 
-    def _wait(self, name: str, value: Any, own: bool = True) -> None:
+    def _wait(self, name: str, value: Any, own: bool = True, place: Place | None = None) -> None:
+        if place is not None and hasattr(type(value), "__next__"):
+            self._places.setdefault(id(value), []).append(place)
         if not isinstance(value, str | bytes | int | float | complex | None) and id(value) not in self._seen:
             self._waiting.append((name, value, own))
 
@@ -163,7 +169,7 @@ class Search:
         elif isinstance(value, tuple):
             self._values((f"{name}[{n}]", each) for n, each in enumerate(value) if len(value) < _LONG)
         elif hasattr(type(value), "__next__"):
-            self._iterators[id(value)] = f"{name} (a {type(value).__name__})"
+            self._iterator(name, value)
         else:
             self._object(name, value)
 
@@ -183,7 +189,20 @@ class Search:
             self._keeper.container(name, value)
         entries = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
         for key, entry in entries:
-            self._wait(f"{name}[{key!r}]" if isinstance(key, str | int) else name, entry, own)
+            place = functools.partial(value.__setitem__, key) if own and not isinstance(value, set) else None
+            self._wait(f"{name}[{key!r}]" if isinstance(key, str | int) else name, entry, own, place)
+
+    def _iterator(self, name: str, value: Any) -> None:
+        if is_loaders(value):
+            self._keeper.position(OfLoader(value))
+            inner = [value._dataset, value._index_sampler, value._collate_fn]
+        elif id(value) in self._places and copy_of(value) is not None:
+            self._keeper.position(Exchanged(value, self._places[id(value)]))
+            inner = [each for each in inside(value) if isinstance(each, (*CONTAINERS, tuple)) or is_loaders(each)]
+        else:
+            self._iterators[id(value)] = f"{name} (a {type(value).__name__})", value
+            return
+        self._values((name, each) for each in inner)
 
     def _object(self, name: str, value: Any) -> None:
         attributes = getattr(value, "__dict__", None)
@@ -199,9 +218,12 @@ class Search:
             return
         if own:
             self._keeper.container(f"{name}.", attributes)
+        if isinstance(value, data.DataLoader) and value._iterator is not None:
+            self._keeper.position(Resting(value))
         for key, entry in list(attributes.items()):
             inner = isinstance(value, nn.Module | Optimizer) and key.startswith("_")
-            self._wait(name if inner else f"{name}.{key}", entry, own)
+            place = functools.partial(attributes.__setitem__, key) if own else None
+            self._wait(name if inner else f"{name}.{key}", entry, own, place)
         if own:
             self._wait(type(value).__name__, type(value))
 
@@ -213,7 +235,7 @@ class Search:
             if is_own(each.__module__) and not isinstance(each, EnumType):
                 self._keeper.attributes(name, each)
                 for key, entry in list(vars(each).items()):
-                    for inner in _behind(entry):
+                    for inner in behind(entry):
                         if isinstance(inner, FunctionType) or not is_special(key):
                             self._wait(key if isinstance(inner, FunctionType) else f"{name}.{key}", inner)
 
@@ -257,8 +279,8 @@ class Search:
             self._wait(names[number - len(function.__defaults__ or ())], default)
         self._values((function.__kwdefaults__ or {}).items())
         self._container(function.__name__, vars(function), True)
-        used = {name for code in _codes(function.__code__) for name in code.co_names}
-        for name in _stored(function.__code__):
+        used = {name for code in codes(function.__code__) for name in code.co_names}
+        for name in stored(function.__code__):
             self._keeper.variable(function.__globals__, name)
         for name in sorted(used & function.__globals__.keys()):
             value = function.__globals__[name]
@@ -266,33 +288,9 @@ class Search:
                 if is_own(value.__name__):
                     self._values((each, vars(value)[each]) for each in sorted(used & vars(value).keys()))
             else:
-                self._wait(name, value)
+                self._wait(name, value, place=functools.partial(function.__globals__.__setitem__, name))
 
     def _cell(self, name: str, cell: CellType) -> None:
         self._keeper.cell(name, cell)
         with suppress(ValueError):
-            self._wait(name, cell.cell_contents)
-
-
-def _behind(attribute: Any) -> tuple[Any, ...]:
-    """What an attribute of a class stands for: itself, or the functions behind it."""
-    if isinstance(attribute, staticmethod | classmethod):
-        return (attribute.__func__,)
-    if isinstance(attribute, property):
-        return attribute.fget, attribute.fset, attribute.fdel
-    if isinstance(attribute, functools.cached_property):
-        return (attribute.func,)
-    return (attribute,)
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _stored(code: CodeType) -> set[str]:
-    """The global variables that some code gives a new value."""
-    instructions = (each for part in _codes(code) for each in dis.get_instructions(part))
-    return {each.argval for each in instructions if each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+            self._wait(name, cell.cell_contents, place=functools.partial(set_content, cell))

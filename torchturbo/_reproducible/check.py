@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from torchturbo._replay.here import Here, moves_on
+from torchturbo._replay.here import Here
 from torchturbo._replay.record import Record
 from torchturbo._replay.settings import Settings, around, named
 from torchturbo._replay.target import as_script, refuse_what_runs_later, resolve
@@ -90,7 +90,7 @@ def _compared(
     told: list[str] = []
     if difference is not None:
         if isinstance(runner, Here) and runner.search.iterators:
-            told.append(f"{moves_on(runner.search.iterators)}.")
+            told.append(f"{runner.moves_on()}.")
         if advice:
             seed_is_set = HASH_SEED in os.environ
             times = max(runs, _SURE)

@@ -39,6 +39,10 @@ def length(sized: Any) -> object:
 _ticks = count()
 
 
+_OF_THE_CODE = "had", "over", "touched"
+_OF_THE_SAMPLER = "batch", "drawn", "sampling", "skip", "_back", "_back_at"
+
+
 class Epoch:
     """One iteration over a loader, from its beginning: where its streams come from, and how far it is.
 
@@ -120,6 +124,20 @@ class Epoch:
         """
         self.over, self.touched = over, next(_ticks)
         self.had += not over
+
+    def standing(self) -> dict[str, Any]:
+        """How far it is, for `goes_back_to`."""
+        return {name: getattr(self, name) for name in (*_OF_THE_CODE, *_OF_THE_SAMPLER)}
+
+    def goes_back_to(self, stood: dict[str, Any], *, sent: bool) -> None:
+        """Goes back to where it was.
+
+        Args:
+            stood: what `standing` has returned.
+            sent: whether indices that have been drawn stay drawn, as workers have them.
+        """
+        for name in _OF_THE_CODE if sent else stood:
+            setattr(self, name, stood[name])
 
     @property
     def number(self) -> int:

@@ -126,7 +126,7 @@ def _known(iterator: Any, epoch: Epoch, loader: Any) -> None:
     _epochs[iterator] = epoch
 
 
-def _of(iterator: Any) -> Epoch | None:
+def epoch_of(iterator: Any) -> Epoch | None:
     """The iteration that an iterator of torch's is in, or None where that was started outside of such a block."""
     epoch = _epochs.get(iterator)
     return epoch if epoch is not None and epoch.indices is iterator._sampler_iter else None
@@ -135,7 +135,7 @@ def _of(iterator: Any) -> Epoch | None:
 @untraced
 def _next_index(iterator: Any) -> Any:
     """`_BaseDataLoaderIter._next_index`: what the sampler says next."""
-    epoch = _of(iterator)
+    epoch = epoch_of(iterator)
     if epoch is None:
         return _INDICES.theirs(iterator)
     if isinstance(iterator._shared_seed, Arriving):
@@ -171,7 +171,7 @@ def _pass_over(iterator: Any, epoch: Epoch) -> None:
 @untraced
 def _fetch(iterator: Any) -> Any:
     """`_SingleProcessDataLoaderIter._next_data`: a batch, fetched by this process."""
-    epoch = _of(iterator)
+    epoch = epoch_of(iterator)
     if epoch is None:
         return _FETCHES.theirs(iterator)
 
@@ -189,7 +189,7 @@ def _fetch(iterator: Any) -> Any:
 @untraced
 def _receive(iterator: Any) -> Any:
     """`_MultiProcessingDataLoaderIter._next_data`: a batch, fetched by a worker."""
-    epoch = _of(iterator)
+    epoch = epoch_of(iterator)
     if epoch is None:
         return _RECEIVES.theirs(iterator)
     return _had(epoch, lambda: _RECEIVES.theirs(iterator))

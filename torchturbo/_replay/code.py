@@ -1,0 +1,34 @@
+"""What code is made of: the functions behind an attribute, and the global variables that it gives new values."""
+
+from __future__ import annotations
+
+import dis
+import functools
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+
+def behind(attribute: Any) -> tuple[Any, ...]:
+    """What an attribute of a class stands for: itself, or the functions behind it."""
+    if isinstance(attribute, staticmethod | classmethod):
+        return (attribute.__func__,)
+    if isinstance(attribute, property):
+        return attribute.fget, attribute.fset, attribute.fdel
+    if isinstance(attribute, functools.cached_property):
+        return (attribute.func,)
+    return (attribute,)
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """Some code, and all that is defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes(constant)
+
+
+def stored(code: CodeType) -> set[str]:
+    """The global variables that some code gives a new value."""
+    instructions = (each for part in codes(code) for each in dis.get_instructions(part))
+    return {each.argval for each in instructions if each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")}
