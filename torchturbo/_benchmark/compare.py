@@ -18,12 +18,10 @@ from torchturbo._benchmark.contenders import Contender
 from torchturbo._benchmark.data import Comparison, Drift, Switch, Timed
 from torchturbo._benchmark.numbers import Drifts
 from torchturbo._benchmark.race import Lane, Race
-from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
+from torchturbo._benchmark.ratios import between, judged, ratios
 from torchturbo._replay.here import Here
 from torchturbo.profiles import Profile
 
-MOST = 301
-"""Rounds: what more of them would tell is nobody's time worth."""
 Tell = Callable[[str], None]
 
 
@@ -58,7 +56,7 @@ def compare(
         for number, lane in enumerate(race.lanes):
             tell(f"{lane.contender.name}: first steps ({number + 1} of {len(race.lanes)})")
             race.warm_up(lane)
-        rounds = rounds_for(seconds, race.seconds_of_a_round())
+        rounds = race.fit(seconds)
         while race.rounds < rounds:
             tell(f"round {race.rounds + 1} of {rounds}")
             race.round()
@@ -88,16 +86,6 @@ def compare(
             torch=str(torch.__version__),
             notes=tuple(_notes(here, race, drifts, others, defaults)),
         )
-
-
-def rounds_for(seconds: float, round_seconds: float) -> int:
-    """How many rounds fit into a time, and at least as many as tell something.
-
-    Args:
-        seconds: the time.
-        round_seconds: what one takes.
-    """
-    return max(FEWEST, min(MOST, int(seconds / max(round_seconds, 1e-9))))
 
 
 def _row(lane: Lane, race: Race, drifts: Drifts, contender: Contender) -> Timed:
@@ -177,7 +165,7 @@ def _said(error: Exception) -> str:
 
 
 def _notes(here: Here, race: Race, drifts: Drifts, others: Any, defaults: Contender | None) -> list[str]:
-    notes = [*here.notes(), *drifts.notes, *race.notes]
+    notes = [*here.notes(), *([f"{here.moves_on()}"] if here.search.iterators else []), *drifts.notes, *race.notes]
     if defaults is None:
         notes.append(f'"{who.AS_IT_IS}" is what PyTorch does by default')
     if others.profile is not None or others.environment or others.command:

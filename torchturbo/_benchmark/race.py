@@ -15,11 +15,18 @@ import torch
 
 from torchturbo import hardware
 from torchturbo._benchmark.contenders import Contender
+from torchturbo._benchmark.ratios import FEWEST
 from torchturbo._replay.here import Here
 
 LEAST_SECONDS = 0.02
 """What a sample takes at least, if that takes no more steps than `MOST_STEPS`."""
 MOST_STEPS = 64
+SHORTEST_SECONDS = 0.002
+"""What a sample takes at least, where the time is short: a thousand times what the clock and its calls take."""
+ENOUGH = 41
+"""Rounds from which on longer samples are worth more than more of them."""
+MOST = 301
+"""Rounds: what more of them would tell is nobody's time worth."""
 BUSY_SECONDS = 1.2
 """How long a lane runs for a look at how busy the GPU is: NVML tells of the last second."""
 _PROFILED = "memory was not measured: a profiler is running in this thread, and torch has no room for a second one"
@@ -93,8 +100,12 @@ class Race:
             again = self._sample(lane, 1)
             if lane is self.lanes[0] and again:
                 self.steps = max(1, min(MOST_STEPS, round(LEAST_SECONDS / again)))
-            if self.steps > 1 and lane.failed is None:
-                self._sample(lane, self.steps)
+            while self.steps > 1 and lane.failed is None:
+                try:
+                    self._sample(lane, self.steps)
+                    break
+                except StopIteration:
+                    self.steps //= 2  # of batches, fewer are left
 
     def round(self, lanes: Sequence[Lane] | None = None) -> None:
         """Runs a sample of each that has not failed, in an order by chance.
@@ -113,12 +124,31 @@ class Race:
                 lane.samples[self.rounds] = seconds
         self.rounds += 1
 
+    def fit(self, seconds: float) -> int:
+        """Runs a round, has samples take fewer steps where that makes for more rounds, and says how many there will be.
+
+        Many short samples tell more than a few long ones, as long as they are long enough for the clock.
+
+        Args:
+            seconds: how long the rounds may take, all together.
+        """
+        took = self.seconds_of_a_round()
+        samples = [each for lane in self.running for each in lane.samples.values()]
+        shortest = max(1, ceil(SHORTEST_SECONDS / statistics.median(samples)))
+        wanted = max(shortest, int(self.steps * seconds / took / ENOUGH))
+        if wanted < self.steps:
+            self.steps = wanted
+            took = self.seconds_of_a_round()
+        return max(FEWEST, min(MOST, int(seconds / max(took, 1e-9))))
+
     def look(self, lane: Lane) -> None:
         """Looks at a lane's memory, and at how busy it keeps the GPU, in runs of their own that nobody times."""
         if lane.failed is not None:
             return
         try:
             lane.memory = self._here.memory(lane.contender.around)
+        except StopIteration:
+            self.notes.append(f"memory of {lane.contender.name} was not measured: it takes two steps, and batches end")
         except RuntimeError as error:
             if "rofiler is already enabled" not in str(error):
                 self._fails(lane, error)
@@ -127,7 +157,9 @@ class Race:
         except Exception as error:
             self._fails(lane, error)
         if lane.failed is None and lane.samples and hardware.readings():
-            steps = max(1, ceil(BUSY_SECONDS / statistics.median(lane.samples.values())))
+            # What is taken of iterators is kept until it has been given again.
+            enough = ceil(BUSY_SECONDS / statistics.median(lane.samples.values()))
+            steps = self.steps if self._here.keeper.has_positions else max(1, enough)
             lane.utilization = self._here.afterwards(lane.contender.around, steps, _busy)
 
     def _fails(self, lane: Lane, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,19 @@ def clocked() -> Iterator[Callable[[], float]]:
     took.append(time.perf_counter() - began)
     if events is not None:
         took[0] = events[0].elapsed_time(events[1]) / 1e3
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """A block in which Python's collector waits: it would come in one sample of many, and stop that one alone."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _wait() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.optim import Optimizer
 
-from torchturbo._replay.clock import clocked
+from torchturbo._replay.clock import clocked, uncollected
 from torchturbo._replay.kept import Keeper
 from torchturbo._replay.memory import peak
 from torchturbo._replay.record import Record, Recorder
@@ -147,7 +147,7 @@ class Here:
         """
         self.keeper.begin()
         try:
-            with clocked() as elapsed:
+            with uncollected(), clocked() as elapsed:
                 with block:
                     for _ in range(times):
                         self._run()

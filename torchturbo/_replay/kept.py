@@ -186,6 +186,11 @@ class Keeper:
         if self._runs:
             position.begin(self.streams)
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether there are iterators that are put back."""
+        return bool(self._positions)
+
     def begin(self) -> None:
         """Has iterators begin where they stood; before each run."""
         self._runs = True
