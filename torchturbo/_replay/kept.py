@@ -87,7 +87,7 @@ class KeptTensor:
         return self.values is None and not self.is_lost
 
     def put_back(self) -> None:
-        """Puts all of it back."""
+        """Puts back all but its gradient, which may not fit before it has been put back itself."""
         tensor = self.tensor
         if tensor.is_leaf and tensor.grad is not self.grad:
             tensor.grad = None
@@ -98,11 +98,14 @@ class KeptTensor:
                 values.put_back()
         if tensor.is_leaf and tensor.requires_grad != self.requires_grad:
             tensor.requires_grad_(self.requires_grad)
-        if tensor.is_leaf and tensor.grad is not self.grad:
-            tensor.grad = self.grad
         if self.version is not None and self.values is not None:
             # A graph that somebody keeps compares it with what it has saved.
             _set_versions((tensor,), (self.version,))
+
+    def put_back_gradient(self) -> None:
+        """Gives it the gradient that it had."""
+        if self.tensor.is_leaf and self.tensor.grad is not self.grad:
+            self.tensor.grad = self.grad
 
 
 def _is_where_it_was(tensor: Tensor, alias: Tensor) -> bool:
@@ -267,6 +270,8 @@ class Keeper:
         with unseen():
             for kept in self.tensors.values():
                 attempt(f"a tensor of shape {tuple(kept.alias.shape)}", kept.put_back)
+            for kept in self.tensors.values():
+                attempt(f"a gradient of shape {tuple(kept.alias.shape)}", kept.put_back_gradient)
         for stream, state in self._streams.values():
             attempt(stream.name, stream.write, state)
         if refused:

@@ -76,14 +76,16 @@ class _Watch:
         regions: how many threads have a region open.
         engine: what torch called before.
         ours: what stands in for it.
+        beneath: whether it stays in the chain of somebody who had patched on top of it when the last region closed.
     """
 
-    __slots__ = ("engine", "ours", "regions")
+    __slots__ = ("beneath", "engine", "ours", "regions")
 
     def __init__(self) -> None:
         self.regions = 0
         self.engine: _Engine | None = None
         self.ours: _Engine = _run
+        self.beneath = False
 
     def count(self, more: int) -> None:
         """Counts regions that open or close, under the lock of the stack; an interrupt comes before that or after it.
@@ -94,12 +96,14 @@ class _Watch:
         regions = self.regions + more
         if regions and not self.regions:
             engine = _AUTOGRAD[_NAME]
-            if engine is not self.engine:
-                self.engine, self.ours = engine, _around(engine)
-            _AUTOGRAD[_NAME] = self.ours
+            if engine is not self.ours and not (self.beneath and engine is not self.engine):
+                if engine is not self.engine:
+                    self.engine, self.ours = engine, _around(engine)
+                _AUTOGRAD[_NAME] = self.ours
             BEFORE_STEP[KEY] = before_step
         elif self.regions and not regions:
             # Somebody who patched on top of us keeps us in the chain, where we do nothing without an open region.
+            self.beneath = _AUTOGRAD[_NAME] not in (self.ours, self.engine)
             if _AUTOGRAD[_NAME] is self.ours:
                 _AUTOGRAD[_NAME] = self.engine
             del BEFORE_STEP[KEY]
