@@ -3,9 +3,9 @@
     python -m benchmarks.truth                # 100 runs of each, some minutes on a quiet machine
     python -m benchmarks.truth --runs 5       # a look
 
-The step trains a small net on a CPU, eleven micro-batches of it. Both options are planted: ``math_sdp`` is asked of a net
-that has no attention, so that it changes nothing; and ``flash_sdp=False`` is what the step itself looks at, to leave out
-one of its micro-batches, so that it is faster by 1.10.
+The step trains a small net on a CPU for eleven updates. Both options are planted: ``math_sdp=True`` is asked of a net
+that has no attention, so that it changes nothing; and ``flash_sdp=False`` is what the step itself looks at, to leave
+out one of its updates, so that it is faster by 1.10.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import nn
 from benchmarks import _record
 from torchturbo import benchmark
 
-MICRO_BATCHES = 11
+UPDATES = 11
 TRUTH = {"no-op": "no difference", "a tenth faster": "faster"}
 
 
@@ -33,7 +33,7 @@ def step_of(width: int, rows: int) -> Callable[[], torch.Tensor]:
 
     Args:
         width: of its layers.
-        rows: of each micro-batch.
+        rows: of each batch.
     """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
@@ -41,11 +41,13 @@ def step_of(width: int, rows: int) -> Callable[[], torch.Tensor]:
     batch = torch.randn(rows, width)
 
     def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        for _ in range(MICRO_BATCHES - (not torch.backends.cuda.flash_sdp_enabled())):
+        flash: bool = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+        loss = torch.zeros(())
+        for _ in range(UPDATES if flash else UPDATES - 1):
+            optimizer.zero_grad()
             loss = model(batch).square().mean()
             loss.backward()
-        optimizer.step()
+            optimizer.step()
         return loss.detach()
 
     return step
@@ -82,7 +84,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100, help="benchmark runs of each option")
     parser.add_argument("--seconds", type=float, default=1.5, help="seconds of rounds in each run")
     parser.add_argument("--width", type=int, default=64, help="of the net's layers")
-    parser.add_argument("--rows", type=int, default=32, help="rows of each micro-batch")
+    parser.add_argument("--rows", type=int, default=32, help="rows of each batch")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch, which is enough for so small a net")
     parser.add_argument("--json", type=Path, default=None, help="where to write the record")
     given = parser.parse_args()

@@ -40,7 +40,8 @@ def benchmark(
     difference inside the noise is called none.
 
     Afterwards everything is as it was: parameters, buffers, gradients, optimizers and their state, gradient scaling,
-    random streams of Python, NumPy and torch, and variables of the step's own code. So too where it raises.
+    random streams of Python, NumPy and torch, the positions of data loaders and of Python's iterators, and variables of
+    the step's own code. So too where it raises.
 
     Args:
         step: a function that does what is to be measured, as one step of training; or its name, as
@@ -48,8 +49,9 @@ def benchmark(
             returns the function.
         profiles: what to compare with the baseline: names, or `Profile` objects. By default ``"fast"`` and ``"max"``,
             or where options are given these alone.
-        seconds: how long the rounds may take, all together. First steps, compiling and drift come on top.
-        reference: the profile that the numbers are compared with.
+        seconds: how long the rounds may take, all together. First steps, compiling, memory and drift come on top.
+        reference: what the numbers are compared with: a profile, or ``"float64"``, the step with every floating
+            operation in float64 and the random numbers of float32.
         one_at_a_time: measure too what each option of the last profile buys: alone, and left out.
         args: what the step is called with.
         kwargs: what it is called with by name.

@@ -85,11 +85,12 @@ class Timed:
         speedup: the time of a step as it is, by this, round by round.
         verdict: ``"faster"``, ``"slower"`` or ``"no difference"``; None for the baseline, and for what has failed.
         rate: samples that go through the model in a second; None where the batch does not tell.
-        memory: bytes of tensors that a step has at once at its peak; None where that cannot be measured.
+        memory: bytes of tensors that a step has at once at its peak, on the GPU that it uses or else on the CPU; None
+            where that cannot be measured, which ``Comparison.notes`` explain.
         first_seconds: what the first step took longer than the others: compiling, choosing kernels.
         pays_after: steps after which the faster steps have made up for that; None where they never do.
         recompiles: how often torch compiled again after the first step.
-        utilization: percent of the time in which the GPU was busy; None where there is none.
+        utilization: percent of the time in which the GPU was busy; None where there is none, or it does not tell.
         drift: how far its numbers are from the reference; None where it was not measured.
         failed: how it failed, as a sentence; None where it did not.
         samples: seconds of a step, round by round.

@@ -133,7 +133,7 @@ class Race:
             seconds: how long the rounds may take, all together.
         """
         took = self.seconds_of_a_round()
-        samples = [each for lane in self.running for each in lane.samples.values()]
+        samples = [each for lane in self.lanes for each in lane.samples.values()]
         shortest = max(1, ceil(SHORTEST_SECONDS / statistics.median(samples)))
         wanted = max(shortest, int(self.steps * seconds / took / ENOUGH))
         if wanted < self.steps:
@@ -143,20 +143,26 @@ class Race:
 
     def look(self, lane: Lane) -> None:
         """Looks at a lane's memory, and at how busy it keeps the GPU, in runs of their own that nobody times."""
-        if lane.failed is not None:
-            return
+        for kind in (self._memory, self._utilization):
+            if lane.failed is None:
+                try:
+                    kind(lane)
+                except Exception as error:
+                    self._fails(lane, error)
+
+    def _memory(self, lane: Lane) -> None:
         try:
             lane.memory = self._here.memory(lane.contender.around)
         except StopIteration:
             self.notes.append(f"memory of {lane.contender.name} was not measured: it takes two steps, and batches end")
         except RuntimeError as error:
             if "rofiler is already enabled" not in str(error):
-                self._fails(lane, error)
-            elif _PROFILED not in self.notes:
+                raise
+            if _PROFILED not in self.notes:
                 self.notes.append(_PROFILED)
-        except Exception as error:
-            self._fails(lane, error)
-        if lane.failed is None and lane.samples and hardware.readings():
+
+    def _utilization(self, lane: Lane) -> None:
+        if lane.samples and hardware.readings():
             # What is taken of iterators is kept until it has been given again.
             enough = ceil(BUSY_SECONDS / statistics.median(lane.samples.values()))
             steps = self.steps if self._here.keeper.has_positions else max(1, enough)

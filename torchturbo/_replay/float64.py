@@ -36,7 +36,7 @@ _KEPT_NARROW = frozenset({"state_steps", "grad_scale", "found_inf", "inv_scale"}
 _AS_THEY_ARE = frozenset({"set_", "resize_", "resize_as_", "record_stream", "_local_scalar_dense"})
 
 
-class Float64(TorchDispatchMode):
+class Float64(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs what is below autograd in float64, whatever the types of what it is given.
 
     Attributes:
@@ -44,7 +44,7 @@ class Float64(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.left: set[str] = set()
 
     def __torch_dispatch__(
@@ -166,7 +166,7 @@ def _widen(keeper: Keeper) -> None:
                 continue
             key = storage.data_ptr(), tensor.dtype
             if key not in wide:
-                flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)  # type: ignore[call-overload]
+                flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
                 wide[key] = flat.to(_WIDE[tensor.dtype])
             tensor.data = wide[key].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 

@@ -65,7 +65,7 @@ class OfLoader:
         self._iterator = iterator
         self._yielded = iterator._num_yielded
         self._epoch = epoch_of(iterator)
-        self._stood = None if self._epoch is None else self._epoch.standing()
+        self._stood = {} if self._epoch is None else self._epoch.standing()
         self._ended = getattr(getattr(iterator, "_dataset_fetcher", None), "ended", None)
         self._taken = _earlier(iterator) or _made(iterator, self._epoch)
         self._taken.starts()

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from torchturbo import hardware
 from torchturbo._benchmark import contenders as who
-from torchturbo._benchmark.compare import Drifts
 from torchturbo._benchmark.contenders import Contender
 from torchturbo._benchmark.data import Between, Drift
+from torchturbo._benchmark.numbers import Drifts
 from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
 from torchturbo._replay.here import Here
