@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,12 @@ def test_a_generator_that_moves_on_is_told() -> None:
     batches = (torch.ones(1) for _ in range(1_000_000))
     found = benchmark(lambda: next(batches), "exact", seconds=0.02)
     assert any(note.startswith("batches (a generator) moves on with each run") for note in found.notes)
+
+
+def test_a_file_that_a_step_writes_to_is_no_iterator_that_moves_on(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        found = benchmark(lambda: log.write("a step\n"), "exact", seconds=0.02)
+    assert not [note for note in found.notes if "moves on" in note]
 
 
 def test_a_short_time_has_more_and_shorter_samples() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import io
 import itertools
 import warnings
 import weakref
@@ -256,7 +257,9 @@ def copy_of_state(state: Any) -> Any:
 
 
 def is_new(iterator: Any) -> bool:
-    """Whether a generator has not given anything yet."""
+    """Whether nothing can have been taken of an iterator: a generator that has not begun, a file that is written to."""
+    if isinstance(iterator, io.IOBase):
+        return iterator.closed or not iterator.readable()
     return inspect.isgenerator(iterator) and inspect.getgeneratorstate(iterator) == inspect.GEN_CREATED
 
 
