@@ -133,15 +133,18 @@ def test_a_file_that_a_step_writes_to_is_no_iterator_that_moves_on(tmp_path: Pat
     assert not [note for note in found.notes if "moves on" in note]
 
 
-def test_a_short_time_has_more_and_shorter_samples() -> None:
-    one = torch.ones(100, 100)
-    race = _race(lambda: one @ one, contender("exact"))
-    for lane in race.lanes:
-        race.warm_up(lane)
-    steps = race.steps
-    rounds = race.fit(0.05)
-    assert race.steps < steps
-    assert 8 <= rounds < 301
+@pytest.mark.parametrize(("seconds", "steps", "rounds"), [(100.0, 64, 301), (0.41, 6, 43), (0.01, 2, 8)])
+def test_a_short_time_has_more_and_shorter_samples(seconds: float, steps: int, rounds: int) -> None:
+    """With a step of a millisecond: samples of two steps at least, and some 41 of them if the time allows."""
+
+    class Clocked(Race):
+        def seconds_of_a_round(self) -> float:
+            self.lanes[0].samples[self.rounds] = 1e-3
+            return 0.1 * self.steps / 64
+
+    race = Clocked(Here(lambda: None), [baseline()])
+    race.steps = 64
+    assert (race.fit(seconds), race.steps) == (rounds, steps)
 
 
 def test_the_collector_waits_while_a_step_is_timed() -> None:
