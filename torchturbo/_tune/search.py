@@ -63,7 +63,7 @@ def search(
         tell("what the step uses")
         with _counting_loaders() as loaders:
             first = here.find(base.around)
-        drifts = Drifts(here, who.contender(reference), first)
+        drifts = Drifts(here, who.reference(reference), first)
         images = any(event.kind == "input" and len(event.shape) in (4, 5) for event in first.events)
         uses = Uses(loaders=bool(loaders()), images=images, optimizers=bool(first.steps))
         planned: list[Change] = [*also, *changes(hardware.detect(), uses)]
