@@ -12,6 +12,7 @@
     ├── AccumulationError  (RuntimeError)  a step that cannot wait for its micro-batches; says what to write
     ├── ReproducibilityError (RuntimeError) strict=True and two runs differ, or a fresh process failed
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
+    ├── MissingPackageError (ImportError)  an optional package that is not installed; says what to type
     ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
     ├── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
     └── LeakError          (AssertionError) a block that was to leave torch as it was has not; says what it changed
@@ -66,6 +67,10 @@ class ReproducibilityError(TurboError, RuntimeError):
 
 class UnsupportedHere(TurboError, RuntimeError):
     """``strict=True``, and this machine cannot do what was asked."""
+
+
+class MissingPackageError(TurboError, ImportError):
+    """What was asked for needs a package that is optional, and not installed."""
 
 
 class WrongThreadError(TurboError, RuntimeError):

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchturbo._told import Told
+from torchturbo._pictures import Chart, Pictured
 from torchturbo.errors import near
 from torchturbo.hardware import Hardware
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from torchturbo._pictures.page import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison(Told):
+class Comparison(Pictured):
     """What `benchmark` has found. ``comparison["fast"]`` is one row.
 
     Attributes:
@@ -190,6 +192,21 @@ class Comparison(Told):
         from torchturbo._benchmark.text import Sheet
 
         return Sheet(self)
+
+    def _title(self) -> str:
+        from torchturbo._benchmark import words
+
+        return words.heading(self)
+
+    def _charts(self) -> list[Chart]:
+        from torchturbo._benchmark import pictures
+
+        return pictures.charts(self)
+
+    def _page(self) -> list[Part]:
+        from torchturbo._benchmark import pictures
+
+        return list(pictures.page(self))
 
     def __repr__(self) -> str:
         return f"<Comparison: {len(self.rows)} rows, {self.rounds} rounds>"

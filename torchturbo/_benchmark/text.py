@@ -10,14 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from torchturbo._benchmark import words
+from torchturbo._benchmark import pictures, words
 from torchturbo._benchmark.data import Comparison, Timed
+from torchturbo._pictures.bars import Bars
 
 _STYLES = {"faster": "green", "slower": "yellow"}
-_WIDE = 110
-"""The columns from which on every number has a column."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """What was found as rich lays it out, once it knows the width."""
@@ -27,21 +24,25 @@ class Sheet:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         found = self.found
         yield Text(words.heading(found), style="bold")
-        yield _table(found, wide=options.max_width >= _WIDE)
+        yield _table(found, options.max_width)
+        yield Text()
+        yield Bars(pictures.speedups(found))
         if found.switches:
-            yield Text("\nOne option at a time", style="bold")
+            yield Text("One option at a time", style="bold")
             yield _switches(found)
-        for title, lines in (("", words.about(found)), ("Notes", found.notes)):
-            lines = tuple(lines)
-            if lines:
-                yield Text(f"\n{title}" if title else "", style="bold")
-            for line in lines:
-                yield Padding(Text(line), (0, 0, 0, 2 if title else 0))
+            yield Text()
+        for line in words.about(found):
+            yield Text(line)
+        notes = (*words.reasons(found), *found.notes)
+        if notes:
+            yield Text("\nNotes", style="bold")
+        for line in notes:
+            yield Padding(Text(line), (0, 0, 0, 2))
 
 
-def _table(found: Comparison, *, wide: bool) -> Table:
+def _table(found: Comparison, width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    columns = words.columns(found, wide=wide)
+    columns = words.columns(found, width)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
     for row in found.rows:
@@ -56,7 +57,7 @@ def _style(row: Timed) -> str | None:
 
 def _switches(found: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for number, name in enumerate(("option", "alone", "within all of them")):
+    for number, name in enumerate(words.SWITCHES):
         table.add_column(name, justify="right" if number else "left")
     for each in found.switches:
         table.add_row(*(Text(cell) for cell in words.switch(each)))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torchturbo._benchmark.data import Between, Comparison, Drift, Switch, Timed
 
-_NARROW = ("settings", "ms a step", "speed-up", "drift")
-_WIDE = (
-    "settings",
-    "ms a step",
-    "half between",
-    "speed-up",
-    "samples/s",
-    "memory",
-    "first step",
-    "pays after",
-    "drift",
-)
+_COLUMNS = {
+    "settings": 0,
+    "ms a step": 1,
+    "half between": 7,
+    "speed-up": 2,
+    "samples/s": 8,
+    "memory": 4,
+    "first step": 5,
+    "pays after": 6,
+    "drift": 3,
+}
+"""The columns in their order, each with its rank: where there is no room for all, the last ones in rank are left out."""
+_SETTINGS = 24
+"""Columns that the settings' names can do with, over several lines."""
 
 
 def heading(found: Comparison) -> str:
@@ -27,15 +29,24 @@ def heading(found: Comparison) -> str:
     return f"{found.rounds} rounds in turn, {steps} a sample, on {machine}, torch {found.torch}."
 
 
-def columns(found: Comparison, *, wide: bool) -> tuple[str, ...]:
-    """The columns of the table: those in which there is anything to be told.
+def columns(found: Comparison, width: int | None = None) -> tuple[str, ...]:
+    """The columns of the table: those in which there is anything to be told, as far as there is room.
 
     Args:
         found: the comparison.
-        wide: whether there is room for all.
+        width: the room; None for any.
     """
-    names = _WIDE if wide else _NARROW
-    return tuple(name for name in names if any(cell(row, name) for row in found.rows))
+    names = [name for name in _COLUMNS if any(cell(row, name) for row in found.rows)]
+    if width is None:
+        return tuple(names)
+    needs = {name: 1 + max(len(name), *(len(cell(row, name)) for row in found.rows)) for name in names}
+    needs["settings"] = min(needs["settings"], _SETTINGS)
+    kept: list[str] = []
+    for name in sorted(names, key=_COLUMNS.__getitem__):
+        width -= needs[name]
+        if width >= -1 or _COLUMNS[name] <= _COLUMNS["speed-up"]:
+            kept.append(name)
+    return tuple(name for name in names if name in kept)
 
 
 def cells(row: Timed, names: tuple[str, ...]) -> list[str]:
@@ -104,6 +115,23 @@ def switch(its: Switch) -> tuple[str, str, str]:
     return f"{its.option}={its.value!r}", alone, within
 
 
+SWITCHES = ("option", "alone", "within all of them")
+
+
+def surroundings(found: Comparison) -> dict[str, object]:
+    """What it was measured on, and how, by name."""
+    its = found.hardware
+    return {
+        "GPU": ", ".join(gpu.name for gpu in its.gpus) or "none",
+        "CPU": f"{its.cpu.name}, {its.cpu.cores} cores",
+        "torch": found.torch,
+        "Python": its.build.python,
+        "platform": its.build.platform,
+        "rounds": f"{found.rounds}, {found.steps} steps a sample",
+        "took": f"{found.seconds:.0f} s",
+    }
+
+
 def about(found: Comparison) -> Iterator[str]:
     """What there is to know of the numbers."""
     yield (
@@ -112,10 +140,29 @@ def about(found: Comparison) -> Iterator[str]:
     noise = found.noise.largest if found.noise is not None else None
     beside = "" if noise is None else f"; the reference is {noise:.1e} from itself when its sums are in another order"
     yield f"drift: how far loss, gradients and outputs are from those of {found.reference}, relative to them{beside}"
+
+
+def reasons(found: Comparison) -> Iterator[str]:
+    """What failed, what could not be compared, and what has no effect here: each once, with all that it is true of."""
     for row in found.rows:
         if row.failed:
             yield f"{row.name} failed: {row.failed}"
-        if row.drift is not None and row.drift.note:
-            yield f"{row.name}: {row.drift.note}"
+    yield from _together((row.drift.note, row.name) for row in found.rows if row.drift is not None and row.drift.note)
+    # One reason may be that of several options, and one option may be without effect in several rows.
+    options: dict[str, dict[str, list[str]]] = {}
+    for row in found.rows:
         for option, why in row.refused.items():
-            yield f"{row.name}: {option} has no effect here: {why}"
+            options.setdefault(why, {}).setdefault(option, []).append(row.name)
+    for why, its in options.items():
+        rows: dict[tuple[str, ...], list[str]] = {}
+        for option, names in its.items():
+            rows.setdefault(tuple(names), []).append(option)
+        told = "; ".join(f"{', '.join(each)} ({', '.join(names)})" for names, each in rows.items())
+        yield f"no effect here: {told}: {why}"
+
+
+def _together(said: Iterable[tuple[str, str]]) -> Iterator[str]:
+    names: dict[str, list[str]] = {}
+    for what, name in said:
+        names.setdefault(what, []).append(name)
+    yield from (f"{', '.join(each)}: {what}" for what, each in names.items())

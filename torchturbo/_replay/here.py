@@ -175,6 +175,18 @@ class Here:
         finally:
             self.keeper.put_back()
 
+    def whatever(self, act: Callable[[Callable[[], Any]], Looked]) -> Looked:
+        """Does something that calls the function, unwatched, puts everything back, and returns what came of it.
+
+        Args:
+            act: what to do; it is given the function.
+        """
+        self.keeper.begin()
+        try:
+            return act(self._run)
+        finally:
+            self.keeper.put_back()
+
     def memory(self, block: AbstractContextManager[Any]) -> int:
         """Runs it twice in a block, puts everything back, and returns the bytes of tensors at the second's peak.
 

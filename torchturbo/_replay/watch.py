@@ -27,7 +27,7 @@ from torchturbo.regions._others import is_fx_tracing
 _ENGINE = "_engine_run_backward"
 
 
-def _is_being_traced() -> bool:
+def is_being_traced() -> bool:
     """Whether what runs is no real computation: a compiler, a tracer or a transform looks at it."""
     return (
         torch.compiler.is_compiling()
@@ -68,7 +68,7 @@ class Watch:
     @untraced
     def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a module."""
-        if threading.get_ident() != self._thread or _is_being_traced():
+        if threading.get_ident() != self._thread or is_being_traced():
             return module_calls.call(module, args, kwargs, False)
         outermost = self._depth == 0
         self._find(module)
@@ -113,7 +113,7 @@ class Watch:
     @untraced
     def before_backward(self, outputs: Any, inputs: Any) -> None:
         """Keeps the leaves that a backward is going to write gradients into."""
-        if threading.get_ident() != self._thread or _is_being_traced():
+        if threading.get_ident() != self._thread or is_being_traced():
             return
         for leaf in as_leaves(inputs) if inputs else Graph(outputs).leaves.values():
             self._keeper.tensor(leaf)
@@ -136,7 +136,7 @@ class Watch:
     @untraced
     def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Records the gradients of a step."""
-        if threading.get_ident() == self._thread and not _is_being_traced():
+        if threading.get_ident() == self._thread and not is_being_traced():
             self.meet(optimizer)
             for parameter in _parameters(optimizer):
                 if parameter.grad is not None:
@@ -145,7 +145,7 @@ class Watch:
     @untraced
     def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Records the parameters after a step."""
-        if threading.get_ident() == self._thread and not _is_being_traced():
+        if threading.get_ident() == self._thread and not is_being_traced():
             for parameter in _parameters(optimizer):
                 self._recorder.add("parameter", self._search.name(parameter), parameter)
             self._recorder.record.steps += 1

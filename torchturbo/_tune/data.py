@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from torchturbo._benchmark.data import Between, Drift
 from torchturbo._measured import machine
-from torchturbo._told import Told
+from torchturbo._pictures import Chart, Pictured
 from torchturbo.hardware import Hardware
 from torchturbo.profiles import Profile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from torchturbo._pictures.page import Part
 
 Outcome = Literal["kept", "no faster", "drifts", "failed", "no effect", "no time"]
 
@@ -40,7 +42,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning(Told):
+class Tuning(Pictured):
     """What `tune` has found.
 
     Attributes:
@@ -87,6 +89,21 @@ class Tuning(Told):
         from torchturbo._tune.text import Sheet
 
         return Sheet(self)
+
+    def _title(self) -> str:
+        from torchturbo._tune import words
+
+        return words.heading(self)
+
+    def _charts(self) -> list[Chart]:
+        from torchturbo._tune import pictures
+
+        return pictures.charts(self)
+
+    def _page(self) -> list[Part]:
+        from torchturbo._tune import pictures
+
+        return list(pictures.page(self))
 
     def __repr__(self) -> str:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torchturbo._benchmark.words import drift, milliseconds, speedup
 from torchturbo._measured import machine
@@ -15,8 +15,12 @@ def heading(found: Tuning) -> str:
     """What came out."""
     if found.speedup is None:
         return f"Nothing that was tried is surely faster than {found.step} as it is ({milliseconds(found.before)} ms)."
-    options = ", ".join(f"{name}={value!r}" for name, value in found.options.items())
-    return f"{found.step} is {found.speedup.value:.2f} times as fast with {options}."
+    return f"{found.step} is {found.speedup.value:.2f} times as fast with {change(found.options)}."
+
+
+def change(options: Mapping[str, object]) -> str:
+    """Options as they are written: ``autocast='bf16', tf32=True``."""
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 def about(found: Tuning) -> Iterator[str]:
@@ -39,7 +43,6 @@ def about(found: Tuning) -> Iterator[str]:
 
 def cells(its: Tried) -> tuple[str, str, str, str]:
     """One row of the table."""
-    change = ", ".join(f"{name}={value!r}" for name, value in its.change.items())
     # Of a few rounds nobody can say more than that.
     faster = "" if its.speedup is None else speedup(its.speedup, None)
-    return change, faster, drift(its.drift), f"{its.outcome}: {its.why}" if its.why else its.outcome
+    return change(its.change), faster, drift(its.drift), f"{its.outcome}: {its.why}" if its.why else its.outcome

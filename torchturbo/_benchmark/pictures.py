@@ -1,0 +1,76 @@
+"""What there is to see of a benchmark: speed-ups, drift, memory, and the page that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torchturbo._benchmark import words
+from torchturbo._benchmark.data import Comparison, Timed
+from torchturbo._pictures.charts import Bar, Chart, Look
+from torchturbo._pictures.page import Part, Rows, facts, lines
+
+_LOOKS: dict[str, Look] = {"faster": "good", "slower": "bad"}
+
+
+def speedups(found: Comparison) -> Chart:
+    """The speed-up of each row, with its samples: the time of each round of the baseline by this one's."""
+    base = found.rows[0]
+    return Chart("Speed-up", tuple(_speedup(row, base) for row in found.rows), ((1.0, base.name),))
+
+
+def _speedup(row: Timed, base: Timed) -> Bar:
+    if row.failed or (row.speedup is None and row is not base):
+        return Bar(row.name, 0.0, "failed" if row.failed else "not measured")
+    if row.speedup is None:
+        return Bar(row.name, 1.0, "1")
+    its = row.speedup
+    dots = (
+        tuple(one / other for one, other in zip(base.samples, row.samples, strict=True))
+        if len(base.samples) == len(row.samples)
+        else ()  # nobody knows which rounds are missing
+    )
+    told = words.speedup(its, row.verdict)
+    return Bar(words.cell(row, "settings"), its.value, told, its.low, its.high, dots, _LOOKS.get(row.verdict or "", "plain"))
+
+
+def drifts(found: Comparison) -> Chart | None:
+    """How far the numbers of each row are from the reference's; None where nothing was compared."""
+    told = [(row, row.drift.largest) for row in found.rows if row.drift is not None and row.drift.largest is not None]
+    known = [(row, its) for row, its in told if 0 < its < float("inf")]
+    if not known:
+        return None
+    noise = found.noise.largest if found.noise is not None else None
+    marks = ((noise, "the reference beside itself, its sums in another order"),) if noise else ()
+    bars = tuple(Bar(row.name, its, words.drift(row.drift)) for row, its in known)
+    same = [row.name for row, its in told if its == 0]
+    without = f"; {', '.join(same)}: the same numbers" if same else ""
+    return Chart(f"Drift from {found.reference}, relative{without}", bars, marks, log=True)
+
+
+def memories(found: Comparison) -> Chart | None:
+    """What a step of each row has at once at its peak; None where nobody knows."""
+    known = [(row.name, row.memory) for row in found.rows if row.memory is not None]
+    if not known:
+        return None
+    return Chart("Memory at its peak, MiB", tuple(Bar(name, size / 1024**2, words.size(size)) for name, size in known))
+
+
+def charts(found: Comparison) -> list[Chart]:
+    """All that there is to see."""
+    return [chart for chart in (speedups(found), drifts(found), memories(found)) if chart is not None]
+
+
+def page(found: Comparison) -> Iterator[Part]:
+    """What a page says, from its heading on."""
+    names = words.columns(found)
+    good = frozenset(number for number, row in enumerate(found.rows) if row.verdict == "faster")
+    yield Rows("", names, [words.cells(row, names) for row in found.rows], good)
+    yield from charts(found)
+    if found.switches:
+        cells = [words.switch(each) for each in found.switches]
+        yield Rows("One option at a time", words.SWITCHES, cells)
+    yield lines("What the numbers are", words.about(found))
+    yield lines("Notes", (*words.reasons(found), *found.notes))
+    options = {row.name: ", ".join(f"{name}={its!r}" for name, its in row.settings.items()) for row in found.rows}
+    yield facts("Settings", {name: told or "nothing is set" for name, told in options.items()})
+    yield facts("Measured on", words.surroundings(found))

@@ -1,0 +1,55 @@
+"""Pictures of what has been found: bars in a terminal, a page of HTML that needs nothing else, and a file by matplotlib.
+
+What is to be seen is said once, as charts; each form draws them in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torchturbo._pictures.charts import Bar, Chart
+from torchturbo._pictures.page import Part, document, fragment
+from torchturbo._told import Told
+
+__all__ = ["Bar", "Chart", "Pictured"]
+
+
+class Pictured(Told):
+    """The forms that have pictures. What they show is left to be said."""
+
+    __slots__ = ()
+
+    def to_html(self) -> str:
+        """It as one page of HTML, which needs no network, no script and no other file; light or dark as the reader's."""
+        return document(self._title(), self._page())
+
+    def plot(self, path: str | Path) -> None:
+        """Draws it into a file, by matplotlib: ``pip install "torchturbo[plot]"``.
+
+        Args:
+            path: the file, whose ending names the format, as .png, .svg or .pdf. What is there is written over.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+            OSError: the file cannot be written.
+            ValueError: matplotlib knows no such format.
+        """
+        from torchturbo._pictures.plot import save
+
+        save(self._title(), self._charts(), path)
+
+    def _repr_html_(self) -> str:
+        return fragment(self._page())
+
+    def _title(self) -> str:
+        """One line on what was found."""
+        raise NotImplementedError
+
+    def _charts(self) -> Sequence[Chart]:
+        """What there is to see."""
+        raise NotImplementedError
+
+    def _page(self) -> Sequence[Part]:
+        """What a page says, from its heading on."""
+        raise NotImplementedError

@@ -1,0 +1,59 @@
+"""What there is to see, before anybody draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Look = Literal["good", "bad", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar.
+
+    Attributes:
+        label: whose it is.
+        value: how long it is; above 0 where the chart is logarithmic.
+        text: the value in words.
+        low: the lower bound of the value; None where there is none.
+        high: the upper bound.
+        dots: the samples that the value is of.
+        look: whether it is what one hopes for.
+    """
+
+    label: str
+    value: float
+    text: str
+    low: float | None = None
+    high: float | None = None
+    dots: tuple[float, ...] = ()
+    look: Look = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Bars beside each other, from 0 on.
+
+    Attributes:
+        title: what they are of.
+        bars: at least one.
+        lines: values that they are to be compared with, and what these are.
+        log: whether the scale is logarithmic, with bars as points on it.
+    """
+
+    title: str
+    bars: tuple[Bar, ...]
+    lines: tuple[tuple[float, str], ...] = ()
+    log: bool = False
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The least and the largest value that has to be on the scale: without dots that are far out."""
+        values = [line for line, _ in self.lines]
+        for bar in self.bars:
+            values += [bar.value, *(each for each in (bar.low, bar.high) if each is not None)]
+        if not self.log:
+            return 0.0, max(values, default=0.0) or 1.0
+        above = [value for value in values if value > 0]
+        return (min(above) / 3, max(above) * 3) if above else (0.1, 10.0)
