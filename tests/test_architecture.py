@@ -41,6 +41,7 @@ ORDER = (
     "_resume",  # a block's state, for a checkpoint
     "_environment",  # the environment variables that overrule torch
     "_told",  # the forms that what has been found takes
+    "_pictures",  # the forms that have pictures
     "_report",  # what is in force, in words
     "_turns",  # code that runs in turns
     "_wrap",  # what is called, in blocks
@@ -49,7 +50,9 @@ ORDER = (
     "_accelerate",  # all of these
     "_replay",  # a function again and again from the same state
     "_reproducible",  # the same bits twice, proven
+    "_models",  # small models to measure
     "_benchmark",  # what settings buy on a step
+    "_layers",  # which layers of it cost most
     "_tune",  # the best settings for a step
     "_doctor",  # what is wrong here, and how to mend it
     "_inherited",  # what spawned processes inherit
@@ -141,6 +144,11 @@ def test_pynvml_has_one_importer() -> None:
     assert importers == ["torchturbo.hardware._nvml"]
 
 
+def test_matplotlib_has_one_importer_which_waits_for_it() -> None:
+    importers = {(m.name, i.late) for m in modules(PACKAGE) for i in m.imports if i.of.split(".")[0] == "matplotlib"}
+    assert importers == {("torchturbo._pictures.plot", True)}
+
+
 # ------------------------------------------------------------------------------------------------------------ files
 
 
@@ -221,8 +229,9 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = ["Active", "Comparison", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
-    verbs = ["accelerate", "benchmark", "check_reproducible", "report", "restore", "scaler_of", "tune"]
+    classes = ["Active", "Comparison", "LayerCosts", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
+    verbs = ["accelerate", "benchmark", "check_reproducible", "profile_layers"]
+    verbs += ["report", "restore", "scaler_of", "tune"]
     names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []
@@ -232,9 +241,10 @@ def test_what_users_import_is_there() -> None:
 
 
 def declared() -> set[str]:
-    """The distributions that the package depends on."""
+    """The distributions that the package depends on, and those that it draws pictures with if they are there."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {re.split(r"[<>=!~ \[]", requirement)[0] for requirement in project["dependencies"]}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["plot"]]
+    return {re.split(r"[<>=!~ \[]", requirement)[0] for requirement in wanted}
 
 
 ONLY_WITHIN = {"torchturbo.testing._plugin": "pytest"}

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from torchturbo._accelerate import accelerate, restore, scaler_of
     from torchturbo._active import Active
     from torchturbo._benchmark import Comparison, benchmark
+    from torchturbo._layers import LayerCosts, profile_layers
     from torchturbo._report import Report, report
     from torchturbo._reproducible import Reproduction, check_reproducible
     from torchturbo._tune import Tuned, tune
@@ -52,6 +53,7 @@ __all__ = [
     "PROFILES",
     "Active",
     "Comparison",
+    "LayerCosts",
     "Profile",
     "Report",
     "Reproduction",
@@ -61,6 +63,7 @@ __all__ = [
     "accelerate",
     "benchmark",
     "check_reproducible",
+    "profile_layers",
     "report",
     "restore",
     "scaler_of",
@@ -72,6 +75,7 @@ _FROM = {
     "PROFILES": "profiles",
     "Active": "_active",
     "Comparison": "_benchmark",
+    "LayerCosts": "_layers",
     "Profile": "profiles",
     "Report": "_report",
     "Reproduction": "_reproducible",
@@ -80,6 +84,7 @@ _FROM = {
     "accelerate": "_accelerate",
     "benchmark": "_benchmark",
     "check_reproducible": "_reproducible",
+    "profile_layers": "_layers",
     "report": "_report",
     "restore": "_accelerate",
     "scaler_of": "_accelerate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 from torchturbo._benchmark import words
 from torchturbo._benchmark.data import Comparison, Timed
@@ -30,21 +31,19 @@ def _speedup(row: Timed, base: Timed) -> Bar:
         else ()  # nobody knows which rounds are missing
     )
     told = words.speedup(its, row.verdict)
-    return Bar(words.cell(row, "settings"), its.value, told, its.low, its.high, dots, _LOOKS.get(row.verdict or "", "plain"))
+    return Bar(
+        words.cell(row, "settings"), its.value, told, its.low, its.high, dots, _LOOKS.get(row.verdict or "", "plain")
+    )
 
 
 def drifts(found: Comparison) -> Chart | None:
     """How far the numbers of each row are from the reference's; None where nothing was compared."""
-    told = [(row, row.drift.largest) for row in found.rows if row.drift is not None and row.drift.largest is not None]
-    known = [(row, its) for row, its in told if 0 < its < float("inf")]
-    if not known:
-        return None
+    known = [(row, row.drift.largest) for row in found.rows if row.drift is not None and row.drift.largest is not None]
+    bars = tuple(Bar(row.name, its if isfinite(its) else 0.0, words.drift(row.drift)) for row, its in known)
     noise = found.noise.largest if found.noise is not None else None
-    marks = ((noise, "the reference beside itself, its sums in another order"),) if noise else ()
-    bars = tuple(Bar(row.name, its, words.drift(row.drift)) for row, its in known)
-    same = [row.name for row, its in told if its == 0]
-    without = f"; {', '.join(same)}: the same numbers" if same else ""
-    return Chart(f"Drift from {found.reference}, relative{without}", bars, marks, log=True)
+    marks = ((noise, "noise: the reference beside itself"),) if noise else ()
+    shown = marks or any(bar.value for bar in bars)
+    return Chart(f"Drift from {found.reference}", bars, marks, log=True) if bars and shown else None
 
 
 def memories(found: Comparison) -> Chart | None:

@@ -15,6 +15,8 @@ from torchturbo._benchmark.data import Comparison, Timed
 from torchturbo._pictures.bars import Bars
 
 _STYLES = {"faster": "green", "slower": "yellow"}
+
+
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """What was found as rich lays it out, once it knows the width."""
@@ -27,6 +29,7 @@ class Sheet:
         yield _table(found, options.max_width)
         yield Text()
         yield Bars(pictures.speedups(found))
+        yield Text()
         if found.switches:
             yield Text("One option at a time", style="bold")
             yield _switches(found)

@@ -17,14 +17,14 @@ _COLUMNS = {
     "pays after": 6,
     "drift": 3,
 }
-"""The columns in their order, each with its rank: where there is no room for all, the last ones in rank are left out."""
+"""The columns in their order, each with its rank: where there is no room for all, the last in rank are left out."""
 _SETTINGS = 24
 """Columns that the settings' names can do with, over several lines."""
 
 
 def heading(found: Comparison) -> str:
     """What was done."""
-    steps = "step" if found.steps == 1 else f"{found.steps} steps"
+    steps = "1 step" if found.steps == 1 else f"{found.steps} steps"
     machine = found.hardware.gpus[0].name if found.hardware.gpus else found.hardware.cpu.name
     return f"{found.rounds} rounds in turn, {steps} a sample, on {machine}, torch {found.torch}."
 

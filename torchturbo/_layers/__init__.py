@@ -68,7 +68,7 @@ def profile_layers(
     >>> sorted(layer.name for layer in costs.layers), model[0].weight.grad
     (['model', 'model.0', 'model.1'], None)
     """
-    if not isinstance(steps, int) or steps < 1:
+    if steps < 1:
         raise OptionValueError(f"steps={steps!r}: expected how many are to be measured, as steps=3")
     path = None if trace is None else Path(trace)
     if path is not None and not path.absolute().parent.is_dir():

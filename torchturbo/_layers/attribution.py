@@ -103,7 +103,9 @@ def attributed(ranges: Sequence[Range], kernels: Sequence[Kernel] = ()) -> OfSte
         total, parts = step.end - step.start, defaultdict(int)
         for _, took, where in spent:
             parts[where.part] += took
-    return OfStep(total, dict(parts), layers, _operators(mine, spent), dict(alone))
+    return OfStep(
+        total, {part: its for part, its in parts.items() if its}, layers, _operators(mine, spent), dict(alone)
+    )
 
 
 def _of(step: Range, ranges: Sequence[Range]) -> Iterator[Range]:

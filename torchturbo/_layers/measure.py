@@ -111,6 +111,7 @@ def _profiled(run: Run, block: AbstractContextManager[Any], marks: Marks, trace:
             activities.append(getattr(ProfilerActivity, activity))
     with watched(marks), block:
         run()
+        marks.begin()
         with quietly(), profile(activities=activities, acc_events=True) as profiler:
             with marked(STEP):
                 run()
@@ -131,9 +132,7 @@ def _median(nanoseconds: Iterable[float]) -> float:
 def _shares(steps: Sequence[OfStep]) -> tuple[Share, ...]:
     """The parts of the step: medians over the steps, of which each is that part of their sum."""
     parts = [part for part in get_args(PartName) if any(part in step.parts for step in steps)]
-    seconds: dict[PartName, float] = {
-        part: _median(step.parts.get(part, 0) for step in steps) for part in parts
-    }
+    seconds: dict[PartName, float] = {part: _median(step.parts.get(part, 0) for step in steps) for part in parts}
     whole = fsum(seconds.values()) or 1.0
     return tuple(Share(part, its, 100 * its / whole) for part, its in seconds.items())
 

@@ -1,4 +1,4 @@
-"""What there is to see of a profile by layers: the parts of the step, the costliest layers, and the page that has them."""
+"""What there is to see of a profile by layers: parts of the step, the costliest layers, and the page that has them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,9 @@ def page(found: LayerCosts) -> Iterator[Part]:
     yield facts("Parts of the step", dict(words.shares(found)))
     yield lines("Notes", found.notes)
     its = found.hardware
-    machine = {"GPU": ", ".join(gpu.name for gpu in its.gpus) or "none", "CPU": f"{its.cpu.name}, {its.cpu.cores} cores"}
+    machine = {
+        "GPU": ", ".join(gpu.name for gpu in its.gpus) or "none",
+        "CPU": f"{its.cpu.name}, {its.cpu.cores} cores",
+    }
     versions = {"torch": found.torch, "Python": its.build.python, "platform": its.build.platform}
     yield facts("Measured on", machine | versions)

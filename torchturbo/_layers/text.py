@@ -37,6 +37,7 @@ class Sheet:
         yield Text(words.heading(found), style="bold")
         yield Text()
         yield Bars(pictures.shares(found))
+        yield Text()
         names = words.LAYERS if wide else words.NARROW
         yield _table(names, words.layers(found, names, self.top))
         if words.more(found, self.top):

@@ -1,4 +1,4 @@
-"""What is put around the calls of a step while it is profiled: ranges for the profiler, and what is kept for backward."""
+"""What is put around the calls of a step that is profiled: ranges for the profiler, and what is kept for backward."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ class Named:
         self.modules: dict[str, nn.Module] = {}
 
     @untraced
+    def is_a_compilers(self, module: nn.Module) -> bool:
+        """Whether a compiler has made a module, to run what it has compiled: it is no layer of anybody's model."""
+        return isinstance(module, torch.fx.GraphModule) and not self._search.name(module)
+
+    @untraced
     def of(self, module: nn.Module) -> str:
         """A module's name; its type where it has none, numbered where there are several."""
         known = self._names.get(id(module))
@@ -68,13 +73,18 @@ class Marks:
     """
 
     def __init__(self, search: Search) -> None:
+        self._search = search
         self.named = Named(search)
         self._thread = threading.get_ident()
+
+    def begin(self) -> None:
+        """Forgets what was called before: a step that makes its modules makes others each time."""
+        self.named = Named(self._search)
 
     @untraced
     def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a module."""
-        if is_being_traced():
+        if is_being_traced() or self.named.is_a_compilers(module):
             return module_calls.call(module, args, kwargs, False)
         if threading.get_ident() != self._thread:
             # A device's thread runs backward, with what checkpoints compute again in it; others are none of the step.
@@ -116,7 +126,7 @@ class Saved:
     @untraced
     def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a module."""
-        if threading.get_ident() != self._thread or is_being_traced():
+        if threading.get_ident() != self._thread or is_being_traced() or self.named.is_a_compilers(module):
             return module_calls.call(module, args, kwargs, False)
         name = self.named.of(module)
         for tensor in (*module.parameters(), *module.buffers()) if not self._stack else ():

@@ -8,8 +8,8 @@ from torchturbo._benchmark.words import milliseconds, size
 from torchturbo._layers.data import Layer, LayerCosts
 from torchturbo._measured import machine
 
-LAYERS = ("layer", "own", "share", "forward", "backward", "with all within", "keeps", "weights", "calls")
-NARROW = ("layer", "own", "share", "forward", "backward", "keeps")
+LAYERS = ("layer", "own ms", "share", "forward", "backward", "with all within", "keeps", "weights", "calls")
+NARROW = ("layer", "own ms", "share", "forward", "backward", "keeps")
 OPERATORS = ("operator", "ms", "share", "calls")
 _ABOUT = {
     "input": "getting the batch: in a DataLoader, and copies to the GPU outside of all else",
@@ -44,7 +44,7 @@ def cell(its: Layer, name: str, found: LayerCosts) -> str:
     """What stands in one cell of the table of layers."""
     cells = {
         "layer": its.name + (" (compiled)" if its.compiled else ""),
-        "own": milliseconds(its.own),
+        "own ms": milliseconds(its.own),
         "share": percent(its.own, found.profiled),
         "forward": milliseconds(its.forward_own),
         "backward": milliseconds(its.backward_own),
@@ -79,9 +79,9 @@ def about(found: LayerCosts) -> Iterator[str]:
     """What there is to know of the numbers."""
     slower = found.profiled / found.seconds if found.seconds else 1.0
     yield (
-        f"ms a step, the median of {found.steps}, on the {found.clock}; own: forward and backward without the modules within. "
-        f"Under the profiler a step takes {milliseconds(found.profiled)} ms, {slower:.2f} times as long, and the shares are "
-        "of that"
+        f"times: of one step, the median of {found.steps}, on the {found.clock}; own: without the modules within. "
+        f"Under the profiler a step takes {milliseconds(found.profiled)} ms, {slower:.2f} times as long, and the "
+        "shares are of that"
     )
     alone = {part: its for part, its in found.alone.items() if its}
     if alone:

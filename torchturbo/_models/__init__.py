@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-import torch
-
-from torchturbo._models.made import Made
 from torchturbo.errors import TargetError, near
+
+if TYPE_CHECKING:
+    import torch
+
+    from torchturbo._models.made import Made
 
 MODELS = ("convnet", "gpt", "lstm", "mlp")
 """Each is a file here."""
 SIZES = ("tiny", "small", "medium", "large")
 
-__all__ = ["MODELS", "SIZES", "Made", "make"]
+__all__ = ["MODELS", "SIZES", "make"]
 
 
 def make(model: str, size: str = "small", device: str | torch.device | None = None) -> Made:
@@ -32,13 +35,18 @@ def make(model: str, size: str = "small", device: str | torch.device | None = No
     for word, known, what in ((model, MODELS, "model"), (size, SIZES, "size")):
         if word not in known:
             raise TargetError(f"there is no {what} {word!r}: {near(word, known)}")
-    where = torch.device(device) if device is not None else _here()
+    import torch  # the command line names models before torch is here
+
+    where = torch.device(device) if device is not None else here()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made: Made = import_module(f"{__name__}.{model}").make(size, where)
     return made
 
 
-def _here() -> torch.device:
+def here() -> torch.device:
+    """Where models are made by default: on the accelerator, where there is one."""
+    import torch
+
     found = torch.accelerator.current_accelerator(check_available=True)
     return found if found is not None else torch.device("cpu")

@@ -47,7 +47,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x`, with what both parts add to it."""
         parts: Tensor = self.query_key_value(self.attention_norm(x))
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts.chunk(3, dim=-1))
+        split = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
+        query, key, value = (part.view(split).transpose(1, 2) for part in parts.chunk(3, dim=-1))
         seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.attention_out(seen.transpose(1, 2).flatten(2))
         more: Tensor = self.narrow(F.gelu(self.wide(self.net_norm(x))))

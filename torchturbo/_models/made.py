@@ -46,6 +46,7 @@ def made(name: str, model: nn.Module, optimizer: Optimizer, loss: Callable[[], T
         optimizer.step()
         return its.detach()
 
+    step.__qualname__ = name
     parameters = sum(parameter.numel() for parameter in model.parameters())
     how = type(optimizer).__name__
     return Made(name, step, model, optimizer, f"{name}: {parameters:,} parameters, {batch} a step, {how}")

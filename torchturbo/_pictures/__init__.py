@@ -1,4 +1,4 @@
-"""Pictures of what has been found: bars in a terminal, a page of HTML that needs nothing else, and a file by matplotlib.
+"""Pictures of what has been found: bars in a terminal, a page of HTML on its own, and files by matplotlib.
 
 What is to be seen is said once, as charts; each form draws them in its own way.
 """
@@ -21,7 +21,7 @@ class Pictured(Told):
     __slots__ = ()
 
     def to_html(self) -> str:
-        """It as one page of HTML, which needs no network, no script and no other file; light or dark as the reader's."""
+        """It as one page of HTML, which needs no network, script or other file; light or dark as its reader has it."""
         return document(self._title(), self._page())
 
     def plot(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Charts in a terminal: bars of blocks, or of signs that every terminal has. They say the same without their colours."""
+"""Charts in a terminal: bars of blocks, or of signs that every terminal has. Without colours they say the same."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class Bars:
             line.end = "\n"
             line.rstrip()
             yield line
-        yield Text(f"  {_legend(chart, ascii_only)}", style="dim") if _legend(chart, ascii_only) else Text()
+        legend = _legend(chart, ascii_only)
+        if legend:
+            yield Text(f"  {legend}", style="dim")
 
 
 def drawn(bar: Bar, chart: Chart, width: int, *, ascii_only: bool) -> str:

@@ -14,7 +14,7 @@ class Bar:
 
     Attributes:
         label: whose it is.
-        value: how long it is; above 0 where the chart is logarithmic.
+        value: how long it is; 0 has no place on a logarithmic scale, and only its text is shown there.
         text: the value in words.
         low: the lower bound of the value; None where there is none.
         high: the upper bound.
@@ -49,11 +49,10 @@ class Chart:
 
     @property
     def span(self) -> tuple[float, float]:
-        """The least and the largest value that has to be on the scale: without dots that are far out."""
-        values = [line for line, _ in self.lines]
-        for bar in self.bars:
-            values += [bar.value, *(each for each in (bar.low, bar.high) if each is not None)]
+        """The least and the largest value that has to be on the scale: bounds and samples that are far out need not."""
+        values = [*(line for line, _ in self.lines), *(bar.value for bar in self.bars)]
         if not self.log:
-            return 0.0, max(values, default=0.0) or 1.0
+            most = max(values, default=0.0) or 1.0
+            return 0.0, max(most, min(1.5 * most, max((bar.high or 0.0 for bar in self.bars), default=0.0)))
         above = [value for value in values if value > 0]
         return (min(above) / 3, max(above) * 3) if above else (0.1, 10.0)

@@ -136,12 +136,14 @@ def _part(part: Part) -> str:
 
 def _table(part: Rows) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in part.columns)
-    body = "".join(
-        f"<tr{_class('good' if number in part.good else '')}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n"
+    top = f"<thead><tr>{head}</tr></thead>\n" if any(part.columns) else ""
+    rows = (
+        f"<tr{_class('good' if number in part.good else '')}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
         for number, row in enumerate(part.rows)
     )
-    top = f"<thead><tr>{head}</tr></thead>\n" if any(part.columns) else ""
-    return f'<div class="scroll"><table{_class("words" if part.words else "")}>\n{top}<tbody>\n{body}</tbody></table></div>\n'
+    body = "\n".join(rows)
+    kind = _class("words" if part.words else "")
+    return f'<div class="scroll"><table{kind}>\n{top}<tbody>\n{body}\n</tbody></table></div>\n'
 
 
 def _class(name: str) -> str:

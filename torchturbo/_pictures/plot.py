@@ -1,4 +1,4 @@
-"""Charts by matplotlib, which is imported with this module only; no window system is asked for, and no state is left."""
+"""Charts by matplotlib, which is imported when it is needed: no window system is asked for, and no state is left."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def figure(title: str, charts: Sequence[Chart]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    heights = [0.75 + 0.36 * len(chart.bars) + 0.2 * len(chart.lines) for chart in charts]
+    heights = [0.75 + 0.34 * len(chart.bars) for chart in charts]
     made = Figure(figsize=(10, 0.5 + sum(heights) + 0.25 * len(charts)), layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
     made.suptitle(_wrapped(title), fontsize=11, x=0.01, ha="left", color=_INK)
@@ -81,9 +81,9 @@ def _draw(axes: Any, chart: Chart) -> None:
         axes.set_xscale("log")
     for place, bar in enumerate(chart.bars):
         colour = _COLOURS[bar.look]
-        if chart.log:
+        if chart.log and bar.value > 0:
             axes.plot([bar.value], [place], "D" if bar.look == "bad" else "o", color=colour, markersize=8, zorder=3)
-        else:
+        elif not chart.log:
             axes.barh(place, bar.value, height=0.62, color=colour, alpha=0.75, zorder=2)
         _samples(axes, place, bar, high)
         # Beside the panel and not beside the bar, where dots, bounds and lines are.
@@ -100,9 +100,7 @@ def _draw(axes: Any, chart: Chart) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     if chart.lines:
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.3 / len(chart.bars)), ncols=3, frameon=False, fontsize=9
-        )
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=3, frameon=False, fontsize=9, labelcolor=_INK)
 
 
 def _samples(axes: Any, place: int, bar: Bar, high: float) -> None:

@@ -48,9 +48,9 @@ def _bar(chart: Chart, bar: Bar, top: float) -> list[str]:
         f'<text x="{_LABELS - 10}" y="{middle + 4.5}" text-anchor="end">{escape(label)}'
         f"<title>{escape(bar.label)}: {escape(bar.text)}</title></text>"
     ]
-    if chart.log:
+    if chart.log and bar.value > 0:
         told.append(f'<circle class="bar {bar.look}" cx="{end:.1f}" cy="{middle}" r="5.5"/>')
-    else:
+    elif not chart.log:
         told.append(
             f'<rect class="bar {bar.look}" x="{begin:.1f}" y="{top + 5}" width="{max(end - begin, 0.5):.1f}" '
             f'height="{_ROW - 10}" rx="2"/>'
@@ -62,9 +62,7 @@ def _bar(chart: Chart, bar: Bar, top: float) -> list[str]:
             told.append(f'<circle class="dot" cx="{_place(chart, dot):.1f}" cy="{y:.1f}" r="1.8"/>')
     if bar.low is not None and bar.high is not None:
         left, right = _place(chart, bar.low), _place(chart, bar.high)
-        told.append(
-            f'<path class="bound" d="M{left:.1f} {middle - 4}v8M{left:.1f} {middle}H{right:.1f}M{right:.1f} {middle - 4}v8"/>'
-        )
-        end = max(end, right)
+        ends = f"M{left:.1f} {middle - 4}v8M{right:.1f} {middle - 4}v8"
+        told.append(f'<path class="bound" d="{ends}M{left:.1f} {middle}H{right:.1f}"/>')
     told.append(f'<text x="{_WIDTH - _TEXTS + 10}" y="{middle + 4.5}">{escape(bar.text)}</text>')
     return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 from torchturbo._benchmark.data import Between
 from torchturbo._benchmark.words import drift, speedup
@@ -26,7 +27,7 @@ def speedups(found: Tuning) -> Chart | None:
     bars = []
     for its in found.tried:
         if its.speedup is not None:
-            bars.append(_bar(words.change(its.change), its.speedup, _LOOKS.get(its.outcome, "plain")))
+            bars.append(_bar(words.change(its.change), its.speedup, _look(its.outcome)))
     if found.speedup is not None:
         bars.append(_bar("all that were kept", found.speedup, "good"))
     return Chart("Speed-up of each change, on top of the best so far", tuple(bars), ((1.0, _BEST),)) if bars else None
@@ -38,28 +39,32 @@ def _bar(label: str, its: Between, look: Look) -> Bar:
 
 def drifts(found: Tuning) -> Chart | None:
     """How far what was tried is from the reference; None where nothing was compared."""
-    known = [(its, its.drift.largest) for its in found.tried if its.drift is not None and its.drift.largest is not None]
     bars = tuple(
-        Bar(words.change(its.change), far, drift(its.drift), look=_LOOKS.get(its.outcome, "plain"))
-        for its, far in known
-        if 0 < far < float("inf")
+        Bar(words.change(its.change), far if isfinite(far) else 0.0, drift(its.drift), look=_look(its.outcome))
+        for its in found.tried
+        if its.drift is not None and (far := its.drift.largest) is not None
     )
-    if not bars:
+    if not any(bar.value for bar in bars):
         return None
     noise = found.noise.largest if found.noise is not None else None
-    marks = [(found.tolerance, f"tolerance, {found.tolerance:g}")] if found.tolerance else []
-    marks += [(noise, "the reference beside itself")] if noise else []
-    return Chart(f"Drift from {found.reference}, relative", bars, tuple(marks), log=True)
+    marks = [(found.tolerance, f"tolerance {found.tolerance:g}")] if found.tolerance else []
+    marks += [(noise, "noise: the reference beside itself")] if noise else []
+    return Chart(f"Drift from {found.reference}", bars, tuple(marks), log=True)
+
+
+def _look(outcome: str) -> Look:
+    return _LOOKS.get(outcome, "plain")
 
 
 def page(found: Tuning) -> Iterator[Part]:
     """What a page says, from its heading on."""
     yield lines("", words.about(found))
-    good = frozenset(number for number, its in enumerate(found.tried) if its.outcome == "kept")
-    rows = [words.cells(its) for its in found.tried]
+    tried = words.told_in_the_table(found)
+    good = frozenset(number for number, its in enumerate(tried) if its.outcome == "kept")
+    rows = [words.cells(its) for its in tried]
     yield Rows("Tried, each on top of the best so far", words.COLUMNS, rows, good, words=True)
     yield from charts(found)
-    yield lines("Notes", found.notes)
+    yield lines("Notes", (*words.without_effect(found), *found.notes))
     its = found.hardware
     on = {"machine": machine(its), "torch": found.torch, "Python": its.build.python, "platform": its.build.platform}
     yield facts("Measured on", on | {"date": found.date})

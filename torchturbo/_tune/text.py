@@ -10,10 +10,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from torchturbo._tune import words
+from torchturbo._pictures.bars import Bars
+from torchturbo._tune import pictures, words
 from torchturbo._tune.data import Tuning
 
 _STYLES = {"kept": "green", "drifts": "yellow", "failed": "red"}
+_CHANGE = 30
+"""Columns that a change gets before it is folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +32,24 @@ class Sheet:
             yield Padding(Text(line), (0, 0, 0, 2))
         yield Text("\nTried, each on top of the best so far", style="bold")
         yield _table(found)
-        for line in found.notes:
-            yield Text(line)
+        chart = pictures.speedups(found)
+        if chart is not None:
+            yield Text()
+            yield Bars(chart)
+        notes = (*words.without_effect(found), *found.notes)
+        if notes:
+            yield Text("\nNotes", style="bold")
+        for line in notes:
+            yield Padding(Text(line), (0, 0, 0, 2))
 
 
 def _table(found: Tuning) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    tried = words.told_in_the_table(found)
+    longest = max((len(words.change(its.change)) for its in tried), default=0)
     for name in words.COLUMNS:
-        table.add_column(name, no_wrap=name in ("speed-up", "drift"), overflow="fold")
-    for its in found.tried:
+        least = min(longest, _CHANGE) if name == "change" else None
+        table.add_column(name, no_wrap=name in ("speed-up", "drift"), overflow="fold", min_width=least)
+    for its in tried:
         table.add_row(*(Text(cell) for cell in words.cells(its)), style=_STYLES.get(its.outcome))
     return table

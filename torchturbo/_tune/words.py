@@ -41,6 +41,20 @@ def about(found: Tuning) -> Iterator[str]:
         yield "interrupted: this is the best so far"
 
 
+def told_in_the_table(found: Tuning) -> list[Tried]:
+    """What was tried and came to something; what has no effect here has no numbers."""
+    return [its for its in found.tried if its.outcome != "no effect" or not its.why]
+
+
+def without_effect(found: Tuning) -> Iterator[str]:
+    """What has no effect here: each reason once, with all changes that it is true of."""
+    changes: dict[str, list[str]] = {}
+    for its in found.tried:
+        if its.outcome == "no effect" and its.why:
+            changes.setdefault(its.why, []).append(change(its.change))
+    yield from (f"no effect here: {'; '.join(each)}: {why}" for why, each in changes.items())
+
+
 def cells(its: Tried) -> tuple[str, str, str, str]:
     """One row of the table."""
     # Of a few rounds nobody can say more than that.

@@ -1,0 +1,83 @@
+"""`torchturbo profile train.py:make_step()`: the layers that cost most, and what share of a step each part of it is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from torchturbo.cli._step import chosen, measured, of_a_step, refuse_no_folder, written
+from torchturbo.cli._typed import OptionAndValue, ProfileName
+
+if TYPE_CHECKING:
+    from torchturbo import LayerCosts
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@of_a_step
+@click.option("--profile", type=ProfileName(), metavar="NAME", help="The profile that it runs under; else none.")
+@click.option(
+    "--set",
+    "options",
+    type=OptionAndValue(),
+    metavar="OPTION=VALUE",
+    multiple=True,
+    help="An option that it runs under; again for another one.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="How many steps are measured.")
+@click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many layers are shown.")
+@click.option("--trace", type=_FILE, help="Write a trace of one step for ui.perfetto.dev (.json or .json.gz).")
+@click.option("--html", type=_FILE, help="Write a page into a file that needs nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def profile(
+    function: str | None,
+    model: str | None,
+    size: str | None,
+    profile: str | None,
+    options: tuple[str, ...],
+    steps: int,
+    top: int,
+    trace: Path | None,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Name the layers of a model that cost most.
+
+    Their time in forward and in backward, what they keep in memory, and what share of a step is input, forward,
+    backward, optimizer, or nothing. FUNCTION is FILE.py:NAME or PACKAGE.MODULE:NAME: a function without arguments that
+    takes a step of training. With brackets, FILE.py:NAME(), it is called once to make the model and the data, and
+    returns that function. Instead of it --model takes a step of a small model that is built in.
+
+    \b
+    Example:
+        torchturbo profile "train.py:make_step()" --trace step.json
+        torchturbo profile --model convnet --size small --profile fast
+
+    Exit codes: 0 measured, 2 wrong usage or a function that raises.
+    """
+    refuse_no_folder({"--trace": trace, "--html": html})
+    found, about = measured(
+        _profiled, function, model, size, profile=profile, steps=steps, trace=trace, **chosen(options)
+    )
+    if as_json:
+        click.echo(found.to_json())
+    else:
+        from torchturbo._layers.text import Sheet
+        from torchturbo._told import show
+
+        if about:
+            click.echo(about)
+        show(Sheet(found, top))
+    if html is not None:
+        written(html, found.to_html())
+    sys.exit(0)
+
+
+def _profiled(step: Any, **how: Any) -> LayerCosts:
+    from torchturbo import profile_layers
+
+    return profile_layers(step, **how)
