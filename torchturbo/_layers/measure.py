@@ -59,15 +59,15 @@ def measure(
     for number in range(_WARM_UP):
         tell(f"first steps ({number + 1} of {_WARM_UP})")
         here.seconds(block)
-    saved = Saved(here.search)
-    tell("what is kept for backward")
-    here.whatever(lambda run: _kept(run, block, saved))
     plain, profiled = [], []
     for number in range(steps):
         tell(f"step {number + 1} of {steps}")
         plain.append(here.whatever(lambda run: _timed(run, block)))
         to = trace if number == steps - 1 else None
         profiled.append(here.whatever(lambda run, to=to: _profiled(run, block, Marks(here.search), to)))  # type: ignore[misc]
+    tell("what is kept for backward")
+    saved = Saved(here.search, any(its.compiled for its in profiled[-1].took.layers.values()))
+    here.whatever(lambda run: _kept(run, block, saved))
     sizes = _sizes(profiled[-1].modules, saved)
     shares = _shares([each.took for each in profiled])
     return LayerCosts(
@@ -201,6 +201,7 @@ def _notes(here: Here, profiled: Sequence[_Profiled]) -> Iterator[str]:
     compiled = [name for name, its in last.layers.items() if its.compiled]
     if compiled:
         yield f"{', '.join(compiled)}: compiled code is one piece, and of the modules within it nothing is known"
+        yield "of memory, only what compiled code keeps for backward is counted"
     if not last.layers:
         yield "no module was called in the step, or none of torch's way: there are no layers to tell apart"
     yield from here.notes()

@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torchturbo._dynamo import untraced
 from torchturbo._layers.events import BACKWARD, LAYER
 from torchturbo._replay.search import Search
+from torchturbo._replay.values import leaves
 from torchturbo._replay.watch import is_being_traced
 from torchturbo.regions._calls import module_calls
 
@@ -107,13 +108,17 @@ class Saved:
 
     Args:
         search: knows modules' names.
+        compiled: whether modules are compiled. Then nothing is hooked, since compiled code would be another for it, and
+            what is counted is what compiled code keeps.
 
     Attributes:
         most: bytes by layer, the most that it had kept when a backward began or the step ended; `""` is no layer.
     """
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, compiled: bool = False) -> None:
         self.named = Named(search)
+        self._compiled = compiled
+        self._nodes: set[Any] = set()
         self.most: dict[str, int] = {}
         self.stacks: dict[str, tuple[str, ...]] = {"": ()}
         self._now: dict[str, int] = defaultdict(int)
@@ -134,9 +139,26 @@ class Saved:
         self._stack.append(name)
         self.stacks.setdefault(name, tuple(self._stack))
         try:
-            return module_calls.call(module, args, kwargs, False)
+            result = module_calls.call(module, args, kwargs, False)
+            if self._compiled:
+                self._look_at(result)
+            return result
         finally:
             self._stack.pop()
+
+    @untraced
+    def _look_at(self, result: Any) -> None:
+        """Counts what compiled code keeps of those nodes that lead to a result and have not been seen."""
+        made = (leaf.grad_fn for _, leaf in leaves(result, objects=False) if isinstance(leaf, Tensor))
+        waiting: list[Any] = [node for node in made if node is not None]
+        while waiting:
+            node = waiting.pop()
+            if node not in self._nodes:
+                self._nodes.add(node)
+                waiting += [before for before, _ in node.next_functions if before is not None]
+                if node.name() == "CompiledFunctionBackward":
+                    for tensor in (*node.saved_tensors, *(getattr(node, "_tensors_no_vc_check", None) or ())):
+                        self.keep(tensor)
 
     @untraced
     def keep(self, tensor: Tensor) -> Tensor:
@@ -169,7 +191,7 @@ class Saved:
     @contextmanager
     def heeding(self) -> Iterator[None]:
         """A block in which what is kept is counted."""
-        with saved_tensors_hooks(self.keep, _as_it_was):
+        with nullcontext() if self._compiled else saved_tensors_hooks(self.keep, _as_it_was):
             yield
         self.settle()
 
