@@ -283,14 +283,15 @@ def test_the_error_of_the_block_itself_comes_first(refusing: Callable[[], None])
     assert error.__notes__ == [f"torchturbo: {REFUSED}"]
 
 
-ELSEWHERE = {ScalingError, AccumulationError, ReproducibilityError, errors.ConfigError}
-"""What training or a file raises; tests/scaling, tests/accumulating, tests/reproducible and tests/launch test it."""
+ELSEWHERE = {ScalingError, AccumulationError, ReproducibilityError, errors.ConfigError, errors.MissingPackageError}
+"""What training or a file raises; tests/scaling, tests/accumulating, tests/reproducible, tests/launch and tests/pictures
+test it."""
 
 
 def test_the_tree_of_errors_is_as_drawn() -> None:
     drawn = errors.__doc__ or ""
     found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, TurboError)]
-    assert len(found) == 13
+    assert len(found) == 14
     for error in found:
         (line,) = (
             line for line in drawn.splitlines() if f"─ {error.__name__} " in line or line.strip() == error.__name__

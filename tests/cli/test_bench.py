@@ -135,3 +135,9 @@ def test_a_picture_needs_matplotlib_before_anything_is_measured(typed: Run, monk
     code, out, err = typed("bench", "--model", "mlp", "--png", "found.png")
     assert (code, out) == (2, "")
     assert 'pip install "torchturbo[plot]"' in err
+
+
+def test_the_name_of_a_profile_is_no_step(typed: Run) -> None:
+    code, out, err = typed("profile", "fast")
+    assert (code, out) == (2, "")
+    assert "'fast' is a profile: `torchturbo profiles fast` tells of it" in err

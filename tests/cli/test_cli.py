@@ -142,7 +142,7 @@ def test_python_m_torchturbo_is_the_same_command() -> None:
     wrong = started("-m", "torchturbo", "nothing")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("Usage: python -m torchturbo ")
-    assert "known: check, completion, doctor, profiles, report, run, settings, tune\n" in wrong.stderr
+    assert "known: bench, check, completion, doctor, profile, profiles, report, run, settings, tune\n" in wrong.stderr
 
 
 def test_as_a_module_it_ends_with_the_commands_code(

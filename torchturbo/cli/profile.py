@@ -10,6 +10,7 @@ import click
 
 from torchturbo.cli._step import chosen, measured, of_a_step, refuse_no_folder, written
 from torchturbo.cli._typed import OptionAndValue, ProfileName
+from torchturbo.cli._words import PROFILES
 
 if TYPE_CHECKING:
     from torchturbo import LayerCosts
@@ -59,6 +60,11 @@ def profile(
 
     Exit codes: 0 measured, 2 wrong usage or a function that raises.
     """
+    if function in PROFILES:
+        raise click.UsageError(
+            f"{function!r} is a profile: `torchturbo profiles {function}` tells of it, and --profile {function} has a "
+            "step run under it, as in torchturbo profile train.py:step"
+        )
     refuse_no_folder({"--trace": trace, "--html": html})
     found, about = measured(
         _profiled, function, model, size, profile=profile, steps=steps, trace=trace, **chosen(options)
