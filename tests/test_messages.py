@@ -284,8 +284,7 @@ def test_the_error_of_the_block_itself_comes_first(refusing: Callable[[], None])
 
 
 ELSEWHERE = {ScalingError, AccumulationError, ReproducibilityError, errors.ConfigError, errors.MissingPackageError}
-"""What training or a file raises; tests/scaling, tests/accumulating, tests/reproducible, tests/launch and tests/pictures
-test it."""
+"""What training, a file or a picture raises: tests/scaling, accumulating, reproducible, launch and pictures test it."""
 
 
 def test_the_tree_of_errors_is_as_drawn() -> None:

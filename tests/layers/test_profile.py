@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from torchturbo import LayerCosts, profile_layers
 from torchturbo.errors import OptionValueError, TargetError
+from torchturbo.testing import assert_restores
 
 SLOW = 0.08
 
@@ -157,7 +158,8 @@ def test_everything_is_as_it_was(tmp_path: Path) -> None:
         dict(os.environ),
     )
     path = tmp_path / "trace.json"
-    profile_layers(step, "exact", steps=1, trace=path, num_threads=1)
+    with assert_restores():
+        profile_layers(step, "exact", steps=1, trace=path, num_threads=1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.autograd._engine_run_backward is engine

@@ -65,8 +65,8 @@ def profile_layers(
     >>> from torchturbo import profile_layers
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU())
     >>> costs = profile_layers(lambda: model(torch.ones(4, 8)).sum().backward(), steps=1)
-    >>> sorted(layer.name for layer in costs.layers), model[0].weight.grad
-    (['model', 'model.0', 'model.1'], None)
+    >>> sorted(layer.kind for layer in costs.layers), model[0].weight.grad
+    (['Linear', 'ReLU', 'Sequential'], None)
     """
     if steps < 1:
         raise OptionValueError(f"steps={steps!r}: expected how many are to be measured, as steps=3")
