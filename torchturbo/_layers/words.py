@@ -77,11 +77,10 @@ def more(found: LayerCosts, top: int) -> str:
 
 def about(found: LayerCosts) -> Iterator[str]:
     """What there is to know of the numbers."""
-    slower = found.profiled / found.seconds if found.seconds else 1.0
     yield (
         f"times: of one step, the median of {found.steps}, on the {found.clock}; own: without the modules within. "
-        f"Under the profiler a step takes {milliseconds(found.profiled)} ms, {slower:.2f} times as long, and the "
-        "shares are of that"
+        f"A step takes {milliseconds(found.profiled)} ms under the profiler, of which the shares are, and "
+        f"{milliseconds(found.seconds)} ms without"
     )
     alone = {part: its for part, its in found.alone.items() if its}
     if alone:
