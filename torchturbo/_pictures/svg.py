@@ -50,7 +50,7 @@ def _bar(chart: Chart, bar: Bar, top: float) -> list[str]:
     ]
     if chart.log and bar.value > 0:
         told.append(f'<circle class="bar {bar.look}" cx="{end:.1f}" cy="{middle}" r="5.5"/>')
-    elif not chart.log:
+    elif not chart.log and bar.value > 0:
         told.append(
             f'<rect class="bar {bar.look}" x="{begin:.1f}" y="{top + 5}" width="{max(end - begin, 0.5):.1f}" '
             f'height="{_ROW - 10}" rx="2"/>'
