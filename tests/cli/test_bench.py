@@ -76,7 +76,7 @@ def test_the_layers_of_a_step_are_named(typed: Run, train: str) -> None:
     assert "hello" in err
     assert "Shares of the step" in out
     assert "\nmodel " in out
-    assert "trace: step.json, to be opened at https://ui.perfetto.dev" in out
+    assert f"trace:{Path('step.json').absolute()},tobeopenedathttps://ui.perfetto.dev" in "".join(out.split())
     assert json.loads(Path("step.json").read_text())["traceEvents"]
 
 

@@ -20,7 +20,7 @@ from torchturbo import _told
 from torchturbo._pictures import Bar, Chart, Pictured
 from torchturbo._pictures.bars import Bars, drawn
 from torchturbo._pictures.charts import Look
-from torchturbo.errors import MissingPackageError
+from torchturbo.errors import MissingPackageError, OptionValueError
 
 ALL: dict[str, Callable[[], Pictured]] = {"comparison": comparison, "tuning": tuning, "costs": costs}
 all_of_them = pytest.mark.parametrize("made", ALL.values(), ids=ALL)
@@ -219,6 +219,14 @@ def test_without_matplotlib_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingPackageError, match=r'pip install "torchturbo\[plot\]"'):
         comparison().plot(tmp_path / "found.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name in ("found", "found.xyz"):
+        with pytest.raises(OptionValueError, match=r"expected a file that ends in one of .*\.png"):
+            comparison().plot(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

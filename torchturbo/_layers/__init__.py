@@ -70,9 +70,9 @@ def profile_layers(
     """
     if steps < 1:
         raise OptionValueError(f"steps={steps!r}: expected how many are to be measured, as steps=3")
-    path = None if trace is None else Path(trace)
-    if path is not None and not path.absolute().parent.is_dir():
-        raise OptionValueError(f"trace={str(trace)!r}: there is no folder {path.parent} to write it into")
+    path = None if trace is None else Path(trace).absolute()  # the step may go elsewhere
+    if path is not None and not path.parent.is_dir():
+        raise OptionValueError(f"trace={str(trace)!r}: there is no folder {Path(trace or '').parent} to write it into")
     # What it needs is loaded when it is needed.
     from contextlib import nullcontext
 

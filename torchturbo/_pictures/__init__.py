@@ -32,8 +32,8 @@ class Pictured(Told):
 
         Raises:
             MissingPackageError: matplotlib is not installed.
+            OptionValueError: the file's ending names no format that matplotlib knows.
             OSError: the file cannot be written.
-            ValueError: matplotlib knows no such format.
         """
         from torchturbo._pictures.plot import save
 

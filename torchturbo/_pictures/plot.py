@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchturbo._pictures.charts import Bar, Chart
-from torchturbo.errors import MissingPackageError
+from torchturbo.errors import MissingPackageError, OptionValueError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,21 +19,28 @@ _LONGEST = 34
 _DOTS = 200
 
 
-def needed() -> None:
-    """Raises where matplotlib is not there, for those who would rather know before they measure.
+def refuse(path: str | Path) -> None:
+    """Raises where nothing can be drawn into a file, for those who would rather know before they measure.
+
+    Args:
+        path: the file.
 
     Raises:
-        MissingPackageError: says what to type.
+        MissingPackageError: matplotlib is not installed; says what to type.
+        OptionValueError: the file's ending names no format.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib.backend_bases
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
+        if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise MissingPackageError(
             'pictures in files are drawn by matplotlib, which is not installed: pip install "torchturbo[plot]", '
             "or pip install matplotlib; to_html() needs nothing"
         ) from None
+    known = matplotlib.backend_bases.FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.lstrip(".").lower() not in known:
+        raise OptionValueError(f"{path}: expected a file that ends in one of {', '.join(f'.{each}' for each in known)}")
 
 
 def save(title: str, charts: Sequence[Chart], path: str | Path) -> None:
@@ -44,7 +51,7 @@ def save(title: str, charts: Sequence[Chart], path: str | Path) -> None:
         charts: what is to be seen.
         path: the file, whose ending names the format.
     """
-    needed()
+    refuse(path)
     figure(title, charts).savefig(path, dpi=150)
 
 

@@ -9,7 +9,7 @@ import click
 
 from torchturbo.cli._step import chosen, measured, of_a_step, refuse_no_folder, said, written
 from torchturbo.cli._typed import OptionAndValue, ProfileName
-from torchturbo.errors import MissingPackageError
+from torchturbo.errors import TurboError
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -71,7 +71,7 @@ def bench(
 
     refuse_no_folder({"--png": png, "--html": html})
     if png is not None:
-        _refuse_no_matplotlib()
+        _refuse(png)
     found, about = measured(
         benchmark,
         function,
@@ -103,10 +103,10 @@ def _names(profiles: str | None) -> tuple[str, ...] | None:
     return None if profiles is None else tuple(name.strip() for name in profiles.split(",") if name.strip())
 
 
-def _refuse_no_matplotlib() -> None:
-    from torchturbo._pictures.plot import needed
+def _refuse(png: Path) -> None:
+    from torchturbo._pictures.plot import refuse
 
     try:
-        needed()
-    except MissingPackageError as error:
+        refuse(png)
+    except TurboError as error:
         raise click.UsageError(str(error)) from error
