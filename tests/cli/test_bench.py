@@ -55,7 +55,9 @@ def test_a_step_is_measured_and_shown_and_written(typed: Run, train: str) -> Non
     assert code == 0
     assert "hello" in err
     assert "hello" not in out
-    assert [row.split("  ")[0] for row in out.splitlines()[3:6]] == ["as it is", "exact", "fast"]
+    lines = out.splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("settings"))
+    assert [line.split("  ")[0] for line in lines[head + 2 : head + 5]] == ["as it is", "exact", "fast"]
     assert "Speed-up" in out
     assert err.endswith("written: found.html\n")
     assert Path("found.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

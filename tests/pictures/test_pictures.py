@@ -47,6 +47,8 @@ def test_a_comparison_leaves_out_what_has_no_room_and_never_the_speed_up() -> No
         lines = comparison().to_text(width).splitlines()
         return next(line for line in lines if line.startswith("settings")).split()
 
+    # Whatever the width, no column is squeezed for one that is dearer.
+    assert all(columns(width)[0] == "settings" for width in range(50, 130))
     assert columns(160)[-1] == columns(80)[-1] == "drift"
     assert {"samples/s", "half"} <= set(columns(160))
     assert not {"samples/s", "half"} & set(columns(80))

@@ -13,11 +13,14 @@ _COLUMNS = {
     "speed-up": 2,
     "samples/s": 8,
     "memory": 4,
+    "GPU busy": 9,
     "first step": 5,
     "pays after": 6,
     "drift": 3,
 }
 """The columns in their order, each with its rank: where there is no room for all, the last in rank are left out."""
+_BETWEEN = 2
+"""Columns between two columns of a table."""
 _SETTINGS = 24
 """Columns that the settings' names can do with, over several lines."""
 
@@ -39,12 +42,12 @@ def columns(found: Comparison, width: int | None = None) -> tuple[str, ...]:
     names = [name for name in _COLUMNS if any(cell(row, name) for row in found.rows)]
     if width is None:
         return tuple(names)
-    needs = {name: 1 + max(len(name), *(len(cell(row, name)) for row in found.rows)) for name in names}
+    needs = {name: _BETWEEN + max(len(name), *(len(cell(row, name)) for row in found.rows)) for name in names}
     needs["settings"] = min(needs["settings"], _SETTINGS)
     kept: list[str] = []
     for name in sorted(names, key=_COLUMNS.__getitem__):
         width -= needs[name]
-        if width >= -1 or _COLUMNS[name] <= _COLUMNS["speed-up"]:
+        if width >= -_BETWEEN or _COLUMNS[name] <= _COLUMNS["speed-up"]:
             kept.append(name)
     return tuple(name for name in names if name in kept)
 
@@ -70,10 +73,12 @@ def cell(row: Timed, name: str) -> str:
         return f"{row.rate:,.0f}" if row.rate else ""
     if name == "memory":
         return size(row.memory) if row.memory is not None else ""
+    if name == "GPU busy":
+        return f"{row.utilization:.0f} %" if row.utilization is not None else ""
     if name == "first step":
         return f"+{row.first_seconds:.2g} s" if row.first_seconds and row.first_seconds > 0.1 else ""
     if name == "pays after":
-        return f"{row.pays_after:,} steps" if row.pays_after else ""
+        return f"{row.pays_after:,} step{'s' * (row.pays_after > 1)}" if row.pays_after else ""
     return drift(row.drift)
 
 

@@ -35,7 +35,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="NAME",
     default="exact",
     show_default=True,
-    help="The profile that numbers are compared with.",
+    help="What numbers are compared with: a profile, or float64.",
 )
 @click.option("--png", type=_FILE, help="Draw a picture into a file (.png, .svg, .pdf), by matplotlib.")
 @click.option("--html", type=_FILE, help="Write a page into a file that needs nothing else.")
