@@ -55,6 +55,7 @@ ORDER = (
     "_layers",  # which layers of it cost most
     "_tune",  # the best settings for a step
     "_doctor",  # what is wrong here, and how to mend it
+    "_arrays",  # what NumPy gets of scripts' tensors
     "_inherited",  # what spawned processes inherit
     "testing",  # for users' tests
     "torchturbo",  # what users import

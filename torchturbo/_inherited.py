@@ -15,6 +15,7 @@ from typing import Any
 
 from torchturbo import _sources
 from torchturbo._active import Active
+from torchturbo._arrays import float_arrays
 from torchturbo._sources import Sources
 from torchturbo._turbo import _enter, _leave, turbo
 
@@ -36,7 +37,9 @@ def inherit(others: Sources) -> _Inherited:
     """
     _sources.settle(others)
     code: CodeType = compile("", str(getattr(sys.modules.get("__mp_main__"), "__file__", "-c")), "exec")
-    active = _enter(turbo(), (0, code, -1))
+    around = turbo()
+    active = _enter(around, (0, code, -1))
+    float_arrays(around)
     Finalize(None, _end, (active,), exitpriority=-100)
     hand_down()
     return _Inherited()

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from torchturbo import turbo
+from torchturbo._arrays import float_arrays
 from torchturbo.cli import _script, _start
+from torchturbo.testing import pretend_hardware
 
 SAYS = "import sys; said = (__name__, sys.argv[1:], sys.path[0])\n"
 
@@ -109,3 +111,75 @@ def test_the_block_is_there_until_python_ends(ends: str, ended: list[Callable[[]
     assert vars(main())["threads"] == torch.get_num_threads() == threads + 1
     ended.pop()()
     assert torch.get_num_threads() == threads
+
+
+def test_a_hint_comes_after_what_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "script.py"
+    for said in ("try this", None):
+        file.write_text("raise ValueError('no')\n")
+        sys.excepthook = lambda kind, error, trace: sys.stderr.write(f"{error!r}\n")
+        with pytest.raises(ValueError, match="no") as caught:
+            _script.run(str(file), (), module=False, hint=lambda error, said=said: said)  # type: ignore[misc]
+        sys.excepthook(caught.type, caught.value, caught.value.__traceback__)
+        assert capsys.readouterr().err == "ValueError('no')\n" + (f"{said}\n" if said else "")
+
+
+MIXED = "torch.zeros(2, 2).index_put_((torch.tensor([1]),), torch.ones(1, 2).bfloat16())"
+
+
+def test_autocast_is_named_where_it_may_have_ended_a_script() -> None:
+    for wrong in (MIXED, "torch.det(torch.eye(2).bfloat16())", "torch.ones(2).bfloat16() @ torch.ones(2)"):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            eval(wrong)
+        assert _start._hint(None, caught.value) is None
+        assert "computed in bf16 here" in str(_start._hint("bf16", caught.value))
+        assert "--set autocast=none" in str(_start._hint("bf16", caught.value))
+    probabilities = torch.softmax(3 * torch.arange(3000.0).reshape(500, 6).sin().bfloat16(), -1)
+    with pytest.raises(ValueError, match="Simplex") as refused:
+        torch.distributions.Categorical(probabilities)
+    assert _start._hint("fp16", refused.value)
+    for other in (ValueError("no such file"), KeyError("dtype"), KeyboardInterrupt("dtype")):
+        assert _start._hint("bf16", other) is None
+
+
+@pytest.fixture
+def numpy_as_it_was() -> Iterator[None]:
+    assert "numpy" not in vars(torch.Tensor)
+    yield
+    if "numpy" in vars(torch.Tensor):
+        del torch.Tensor.numpy
+
+
+@pytest.mark.usefixtures("numpy_as_it_was")
+def test_numpy_gets_float32_of_what_autocast_has_made_bfloat16() -> None:
+    numpy = pytest.importorskip("numpy")
+    half = torch.tensor([1.0, 2.5], dtype=torch.bfloat16)
+    for machine, options in (("cpu", {}), ("cpu-bf16", {"autocast": None}), ("cpu-bf16", {"autocast": "fp16"})):
+        with pretend_hardware(machine):
+            float_arrays(turbo("fast", **options))
+        with pytest.raises(TypeError, match="BFloat16"):
+            half.numpy()
+    with pretend_hardware("cpu-bf16"):
+        float_arrays(turbo("fast"))
+    wanting = half.clone().requires_grad_()
+    with pytest.raises(RuntimeError, match="requires grad"):
+        wanting.numpy()
+    found = [half.numpy(), numpy.asarray(half), wanting.numpy(force=True), wanting.data.numpy()]
+    for array in found:
+        assert array.dtype == numpy.float32
+        assert array.tolist() == [1.0, 2.5]
+    assert torch.ones(1, dtype=torch.float64).numpy().dtype == numpy.float64
+    whole = torch.zeros(2)
+    whole.numpy()[1] = 3  # which shares its memory, as ever
+    assert whole.tolist() == [0, 3]
+
+
+@pytest.mark.usefixtures("numpy_as_it_was")
+def test_a_script_under_autocast_has_arrays(ended: list[Callable[[], None]], tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    file = tmp_path / "script.py"
+    file.write_text("import torch; y = torch.nn.Linear(2, 2)(torch.ones(1, 2)); array = y.detach().numpy()\n")
+    with pretend_hardware("cpu-bf16"):
+        _start.launched(turbo("fast"), str(file), (), module=False, report=False)
+    assert vars(main())["y"].dtype is torch.bfloat16
+    assert str(vars(main())["array"].dtype) == "float32"

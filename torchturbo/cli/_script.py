@@ -40,13 +40,20 @@ def refuse_missing(script: str) -> None:
             raise click.UsageError(f"{script!r} cannot be opened ({error.strerror}){hint}") from None
 
 
-def run(script: str, arguments: tuple[str, ...], *, module: bool) -> None:
+def run(
+    script: str,
+    arguments: tuple[str, ...],
+    *,
+    module: bool,
+    hint: Callable[[BaseException], str | None] = lambda error: None,
+) -> None:
     """Runs it. What it raises comes out, and python then shows what it would show without us.
 
     Args:
         script: a file, a folder or zip file with a ``__main__.py``, ``-`` for stdin, or the name of a module.
         arguments: what it finds in ``sys.argv``.
         module: whether it is the name of a module.
+        hint: a line for stderr after the traceback of what ends it, or None.
     """
     act = _prepared(script, module=module)
     sys.argv[:] = ["-m" if module else script, *arguments]
@@ -56,7 +63,7 @@ def run(script: str, arguments: tuple[str, ...], *, module: bool) -> None:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_globals is globals():
             trace = trace.tb_next
-        _show_of(error, trace)
+        _show_of(error, trace, hint)
         raise
 
 
@@ -111,8 +118,8 @@ def _begin_path_with(folder: str, *, always: bool = False) -> None:
         sys.path.insert(0, folder)
 
 
-def _show_of(raised: BaseException, trace: TracebackType | None) -> None:
-    """Has python show only the script's own frames of what ends it."""
+def _show_of(raised: BaseException, trace: TracebackType | None, hint: Callable[[BaseException], str | None]) -> None:
+    """Has python show only the script's own frames of what ends it, and what may help after them."""
     shown = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, whole: TracebackType | None) -> None:
@@ -121,5 +128,8 @@ def _show_of(raised: BaseException, trace: TracebackType | None) -> None:
             whole = trace
             error.__traceback__ = sys.last_traceback = trace
         shown(kind, error, whole)
+        said = hint(error)
+        if said and sys.stderr is not None:
+            sys.stderr.write(said + "\n")
 
     sys.excepthook = show

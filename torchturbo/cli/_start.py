@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import sys
+from functools import partial
 from types import CodeType
 
 import click
 
 from torchturbo import _inherited
 from torchturbo._active import Active
+from torchturbo._arrays import float_arrays, half_asked
 from torchturbo._report import gather
 from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo.cli._script import run
+
+_TYPES = re.compile(r"BFloat16|bfloat16|\bHalf\b|float16|dtype|scalar type|Simplex\(\)")
+"""What torch's errors say where an operation refuses half precision, or it beside float32; the last is its check that
+probabilities add up to 1 within a millionth."""
 
 _AGAIN = "_TORCHTURBO_STARTED_AGAIN"
 _HASHES, _WORKSPACE = "PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG"
@@ -55,15 +62,31 @@ def launched(around: turbo, script: str, arguments: tuple[str, ...], *, module: 
         report: whether to say at the end what is in force.
     """
     active = _enter(around, (0, _named(f"-m {script}" if module else script), -1))
+    float_arrays(around)
     atexit.register(_end, active, os.getpid() if report else None)
     _inherited.hand_down()
     try:
-        run(script, arguments, module=module)
+        run(script, arguments, module=module, hint=partial(_hint, half_asked(around)))
     except SystemExit as ended:
         if not ended.code:
             active.end()
         raise
     active.end()
+
+
+def _hint(half: str | None, error: BaseException) -> str | None:
+    """What may help a script that autocast has ended, or None where another cause is as likely.
+
+    Args:
+        half: what forward passes are computed in, or None where that is float32.
+        error: what ended it.
+    """
+    if half is None or not isinstance(error, (RuntimeError, TypeError, ValueError)) or not _TYPES.search(str(error)):
+        return None
+    return (
+        f"torchturbo: forward passes are computed in {half} here, which some operations refuse. "
+        "--set autocast=none computes them in float32, with all else of the profile"
+    )
 
 
 def _named(name: str) -> CodeType:
