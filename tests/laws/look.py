@@ -57,6 +57,7 @@ def look() -> State:
     found["warnings"] = list(warnings.filters), warnings.showwarning
     found["hooks"] = sys.excepthook, sys.unraisablehook, threading.excepthook, sys.getswitchinterval()
     found["backward"] = torch.autograd._engine_run_backward, torch.autograd.graph._engine_run_backward
+    found["fast path"] = torch.backends.mha.get_fastpath_enabled
     found["optimizer hooks"] = (
         dict(optimizers._global_optimizer_pre_hooks),
         dict(optimizers._global_optimizer_post_hooks),

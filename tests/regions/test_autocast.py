@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from functools import cache, partial
 
@@ -106,3 +107,37 @@ def test_a_weight_used_twice_adds_its_gradients_up_in_float32() -> None:
     found, cached, exact = shared(turbo("fast")), shared(by_hand()), shared(nullcontext())
     assert torch.equal(found, shared(by_hand(cache_enabled=False)))
     assert (found - exact).norm() < (cached - exact).norm()
+
+
+@pytest.fixture
+def encoder() -> nn.TransformerEncoder:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    return nn.TransformerEncoder(layer, 2).eval().requires_grad_(False)
+
+
+PADDED = torch.tensor([[False] * 5 + [True] * 2, [False] * 7])
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_an_encoder_with_padding_is_evaluated(encoder: nn.TransformerEncoder) -> None:
+    embedded = torch.randn(2, 7, 8)
+    with by_hand(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.backends.mha, "_is_fastpath_enabled", False)
+        expected = encoder(embedded, src_key_padding_mask=PADDED)
+    with turbo("fast"), warnings.catch_warnings():  # Dynamo loads what adds a filter, in torch 2.8
+        found = [encoder(embedded, src_key_padding_mask=PADDED)]
+        found.append(torch.compile(encoder, backend="eager", fullgraph=True)(embedded, src_key_padding_mask=PADDED))
+        assert torch.backends.mha.get_fastpath_enabled() is False
+        with turbo(autocast=None):
+            assert torch.backends.mha.get_fastpath_enabled() is True
+    assert same_bits(found, [expected] * 2)
+    assert torch.backends.mha.get_fastpath_enabled() is True
+
+
+def test_the_fast_path_can_be_scripted_in_a_block(encoder: nn.TransformerEncoder) -> None:
+    embedded = torch.randn(2, 7, 8)
+    with turbo("fast"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.script")
+        scripted = torch.jit.script(encoder.layers[0])
+    assert torch.allclose(scripted(embedded), encoder.layers[0](embedded), atol=1e-5)

@@ -90,3 +90,25 @@ def test_a_patch_that_stays_is_not_wrapped_again_at_every_entry(watched: Watched
         first = [module._engine_run_backward for module in ENGINES]
     with turbo("fast"):
         assert [module._engine_run_backward for module in ENGINES] == first
+
+
+@pytest.fixture
+def asked() -> Iterator[Any]:
+    """What torch's modules ask about their fast path, put back after a test that patches it for good."""
+    mha: Any = torch.backends.mha
+    before = mha.get_fastpath_enabled
+    yield mha
+    mha.get_fastpath_enabled = before
+
+
+def test_a_patch_of_the_fast_path_stays_and_asks_no_one_twice(asked: Any) -> None:
+    with turbo("fast"):
+        ours = asked.get_fastpath_enabled
+        asked.get_fastpath_enabled = patch = lambda: ours()
+        assert not asked.get_fastpath_enabled()
+    for _ in range(2):
+        assert asked.get_fastpath_enabled is patch
+        assert asked.get_fastpath_enabled()
+        with turbo("fast"):
+            assert asked.get_fastpath_enabled is not patch
+            assert not asked.get_fastpath_enabled()

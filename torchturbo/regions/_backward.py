@@ -18,6 +18,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.regions import _schedules, _steps
 from torchturbo.regions._accumulating import Accumulation
 from torchturbo.regions._calls import module_calls
+from torchturbo.regions._fastpath import FASTPATH
 from torchturbo.regions._here import Factors, Here, back, off, set_after, set_has_called, stay_off, thread
 from torchturbo.regions._outside import look
 from torchturbo.regions._scaled import backward_in, scaled_backward
@@ -101,12 +102,14 @@ class _Watch:
                     self.engine, self.ours = engine, _around(engine)
                 _AUTOGRAD[_NAME] = self.ours
             BEFORE_STEP[KEY] = before_step
+            FASTPATH.opened()
         elif self.regions and not regions:
             # Somebody who patched on top of us keeps us in the chain, where we do nothing without an open region.
             self.beneath = _AUTOGRAD[_NAME] not in (self.ours, self.engine)
             if _AUTOGRAD[_NAME] is self.ours:
                 _AUTOGRAD[_NAME] = self.engine
             del BEFORE_STEP[KEY]
+            FASTPATH.closed()
             if KEY in AFTER_STEP:
                 del AFTER_STEP[KEY]
         self.regions = regions
