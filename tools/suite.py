@@ -86,7 +86,8 @@ def run(part: Part, arguments: Sequence[str]) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *_QUIETLY, *arguments, *map(str, part.paths)],
         cwd=ROOT,
-        env={**os.environ, "COVERAGE_FILE": str(coverage)},
+        # Threads of OpenMP that have nothing to do spin by default, on the cores that the other processes need.
+        env={"OMP_WAIT_POLICY": "passive", **os.environ, "COVERAGE_FILE": str(coverage)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
