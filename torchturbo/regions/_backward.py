@@ -18,7 +18,8 @@ from torchturbo._dynamo import untraced
 from torchturbo.regions import _schedules, _steps
 from torchturbo.regions._accumulating import Accumulation
 from torchturbo.regions._calls import module_calls
-from torchturbo.regions._fastpath import FASTPATH
+from torchturbo.regions._fastpath import FASTPATH, MHA
+from torchturbo.regions._fastpath import NAME as FASTPATH_NAME
 from torchturbo.regions._here import Factors, Here, back, off, set_after, set_has_called, stay_off, thread
 from torchturbo.regions._outside import look
 from torchturbo.regions._scaled import backward_in, scaled_backward
@@ -96,20 +97,22 @@ class _Watch:
         """
         regions = self.regions + more
         if regions and not self.regions:
+            FASTPATH.prepare()
             engine = _AUTOGRAD[_NAME]
             if engine is not self.ours and not (self.beneath and engine is not self.engine):
                 if engine is not self.engine:
                     self.engine, self.ours = engine, _around(engine)
                 _AUTOGRAD[_NAME] = self.ours
             BEFORE_STEP[KEY] = before_step
-            FASTPATH.opened()
+            MHA[FASTPATH_NAME] = FASTPATH.ours
         elif self.regions and not regions:
             # Somebody who patched on top of us keeps us in the chain, where we do nothing without an open region.
             self.beneath = _AUTOGRAD[_NAME] not in (self.ours, self.engine)
             if _AUTOGRAD[_NAME] is self.ours:
                 _AUTOGRAD[_NAME] = self.engine
             del BEFORE_STEP[KEY]
-            FASTPATH.closed()
+            if MHA[FASTPATH_NAME] is FASTPATH.ours:
+                MHA[FASTPATH_NAME] = FASTPATH.theirs
             if KEY in AFTER_STEP:
                 del AFTER_STEP[KEY]
         self.regions = regions

@@ -13,8 +13,8 @@ import torch
 
 _Answers = Callable[[], bool]
 
-_NAME = "get_fastpath_enabled"
-_MHA = vars(torch.backends.mha)
+NAME = "get_fastpath_enabled"
+MHA = vars(torch.backends.mha)
 
 
 def _but_not_under_autocast(theirs: _Answers) -> _Answers:
@@ -28,26 +28,27 @@ def _but_not_under_autocast(theirs: _Answers) -> _Answers:
 
 
 class _Exchange:
-    """What torch's modules ask: torch's function, and ours while there is a region in any thread."""
+    """What torch's modules ask: torch's function, and ours while there is a region in any thread.
+
+    Attributes:
+        theirs: what stood there before the first region.
+        ours: what stands there.
+    """
 
     __slots__ = ("ours", "theirs")
 
     def __init__(self) -> None:
-        self.theirs: _Answers = _MHA[_NAME]
+        self.theirs: _Answers = MHA[NAME]
         self.ours = _but_not_under_autocast(self.theirs)
 
-    def opened(self) -> None:
-        """Has them ask us, from the first region on."""
-        now = _MHA[_NAME]
-        if now is not self.theirs:
-            self.theirs, self.ours = now, _but_not_under_autocast(now)
-        _MHA[_NAME] = self.ours
+    def prepare(self) -> None:
+        """Looks at what stands there now. Who calls this puts `ours` there, and `theirs` back, in places of its own.
 
-    def closed(self) -> None:
-        """Has them ask torch again, after the last one."""
-        # Somebody who patched on top of us keeps us in the chain, where we answer as torch does without autocast.
-        if _MHA[_NAME] is self.ours:
-            _MHA[_NAME] = self.theirs
+        A call is where an interrupt can come, and half of what a region changes must not be there.
+        """
+        now = MHA[NAME]
+        if now is not self.theirs and now is not self.ours:
+            self.theirs, self.ours = now, _but_not_under_autocast(now)
 
 
 FASTPATH = _Exchange()
