@@ -20,8 +20,13 @@ _ONLY_STORED = re.compile(r"torch\.(bits\w+|u?int[1-7]|float4\w+)")
 @contextmanager
 def unseen() -> Iterator[None]:
     """A block in which tensors are read as they are: nothing is recorded for backward, or handed to subclasses."""
-    with torch.no_grad(), torch._C.DisableTorchFunction():
-        yield
+    before = torch.is_grad_enabled()
+    try:
+        torch._C._set_grad_enabled(False)  # an interrupt in the exit of torch.no_grad() would leave it off
+        with torch._C.DisableTorchFunction():
+            yield
+    finally:
+        torch._C._set_grad_enabled(before)
 
 
 def parts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

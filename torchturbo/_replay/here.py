@@ -84,6 +84,20 @@ class Here:
                 error.add_note(f"torchturbo: {self.moves_on()}")
             raise
 
+    def _and_back(self, act: Callable[[], Looked]) -> Looked:
+        """Does something from the state that is kept, and puts everything back, also where an interrupt comes."""
+        try:
+            self.keeper.begin()
+            return act()
+        finally:
+            try:
+                self.keeper.put_back()
+            except Exception:
+                raise
+            except BaseException:
+                self.keeper.put_back()  # an interrupt came halfway: it is begun again before that comes out
+                raise
+
     def record(self, settings: Settings, note: str = "", begin: Mapping[str, str] | None = None) -> Record:
         """Runs it once, and puts everything back.
 
@@ -106,15 +120,18 @@ class Here:
         """
         self.runs += 1
         self.search.forget()
-        self.keeper.begin()
         recorder = Recorder(list(self.keeper.streams()), begin)
         watch = Watch(self.keeper, self.search, recorder)
-        try:
+
+        def act() -> None:
             with watching(watch):
                 with block:
                     returned = self._run()
                 refuse_what_has_not_run(returned)
                 watch.end(returned)
+
+        try:
+            self._and_back(act)
         except SystemExit as error:
             raise ReproducibilityError(
                 f"the function ended by sys.exit({'' if error.code is None else repr(error.code)}), so that there is "
@@ -124,8 +141,6 @@ class Here:
             if note:
                 error.add_note(f"torchturbo: {note}")
             raise
-        finally:
-            self.keeper.put_back()
         self.unseen = recorder.record.unseen
         return recorder.record
 
@@ -146,8 +161,8 @@ class Here:
             block: what it runs in.
             times: how often in succession.
         """
-        self.keeper.begin()
-        try:
+
+        def act() -> float:
             # What a block takes to enter, a loop takes once; optimizer steps that wait are part of the work.
             with block as entered, uncollected(), clocked() as elapsed:
                 for _ in range(times):
@@ -155,8 +170,8 @@ class Here:
                 if isinstance(entered, Active):
                     entered.flush()
             return elapsed()
-        finally:
-            self.keeper.put_back()
+
+        return self._and_back(act)
 
     def afterwards(self, block: AbstractContextManager[Any], times: int, look: Callable[[], Looked]) -> Looked:
         """Runs it in a block, looks at something as soon as that is done, and puts everything back.
@@ -166,14 +181,14 @@ class Here:
             times: how often in succession.
             look: what to look at; what it returns is returned.
         """
-        self.keeper.begin()
-        try:
+
+        def act() -> Looked:
             with block:
                 for _ in range(times):
                     self._run()
                 return look()
-        finally:
-            self.keeper.put_back()
+
+        return self._and_back(act)
 
     def whatever(self, act: Callable[[Callable[[], Any]], Looked]) -> Looked:
         """Does something that calls the function, unwatched, puts everything back, and returns what came of it.
@@ -181,11 +196,7 @@ class Here:
         Args:
             act: what to do; it is given the function.
         """
-        self.keeper.begin()
-        try:
-            return act(self._run)
-        finally:
-            self.keeper.put_back()
+        return self._and_back(lambda: act(self._run))
 
     def memory(self, block: AbstractContextManager[Any]) -> int:
         """Runs it twice in a block, puts everything back, and returns the bytes of tensors at the second's peak.
@@ -196,12 +207,12 @@ class Here:
         Raises:
             RuntimeError: somebody else is profiling in this thread.
         """
-        self.keeper.begin()
-        try:
+
+        def act() -> int:
             with block:
                 return peak(self._run, self.keeper, self.search)
-        finally:
-            self.keeper.put_back()
+
+        return self._and_back(act)
 
     def notes(self) -> list[str]:
         """What could not be put back or compared, as sentences."""
