@@ -170,3 +170,22 @@ def test_what_accumulates_is_not_compared_in_its_gradients() -> None:
     found = drifts.of(contender("exact", {"accumulate": 4}))
     assert (found.gradients, found.parameters, found.loss) == (None, None, 0.0)
     assert "accumulate=4" in found.note
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_gradients_of_a_step_with_a_closure_are_those_that_the_closure_has_made(by_name: bool) -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = torch.randn(4, 4)
+
+    def step() -> None:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss: Tensor = model(batch).square().mean() * (3.0 if torch.is_anomaly_enabled() else 1.0)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+
+    step()  # its gradients are there when the next one begins
+    assert _drift(step, turbo("debug")).gradients == pytest.approx(2.0)

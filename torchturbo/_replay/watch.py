@@ -138,17 +138,24 @@ class Watch:
         """Records the gradients of a step."""
         if threading.get_ident() == self._thread and not is_being_traced():
             self.meet(optimizer)
-            for parameter in _parameters(optimizer):
-                if parameter.grad is not None:
-                    self._recorder.add("gradient", self._search.name(parameter), parameter.grad)
+            if not _has_closure(args, kwargs):
+                self._gradients(optimizer)
 
     @untraced
     def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Records the parameters after a step."""
         if threading.get_ident() == self._thread and not is_being_traced():
+            if _has_closure(args, kwargs):
+                self._gradients(optimizer)  # the closure has made them: before, they were those of the step before
             for parameter in _parameters(optimizer):
                 self._recorder.add("parameter", self._search.name(parameter), parameter)
             self._recorder.record.steps += 1
+
+    @untraced
+    def _gradients(self, optimizer: Any) -> None:
+        for parameter in _parameters(optimizer):
+            if parameter.grad is not None:
+                self._recorder.add("gradient", self._search.name(parameter), parameter.grad)
 
     # ------------------------------------------------------------------------------------------------------- the end
 
@@ -178,6 +185,11 @@ class Watch:
                     recorder.add("end", name + path, leaf)
         recorder.look_at_streams()
         recorder.record.modules = set(self._calls)
+
+
+def _has_closure(args: Any, kwargs: Any) -> bool:
+    """Whether a step is given a closure; the optimizer itself stands first among what it is given, or not."""
+    return any(callable(each) and not isinstance(each, Optimizer) for each in (*args, *kwargs.values()))
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
