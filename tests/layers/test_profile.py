@@ -214,3 +214,27 @@ def test_there_is_one_profiler() -> None:
     with profile(activities=[ProfilerActivity.CPU], acc_events=True):
         with pytest.raises(TargetError, match="a profiler of torch's runs here already"):
             profile_layers(lambda: None)
+
+
+def test_what_a_step_with_torch_func_keeps_is_not_counted_and_a_note_says_so() -> None:
+    model, x = nn.Linear(3, 3), torch.randn(2, 3)
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(model, parameters, (x,)).sum()  # type: ignore[no-any-return]
+
+    with assert_restores():
+        costs = profile_layers(lambda: torch.func.grad(loss)(dict(model.named_parameters())), steps=1)
+    assert any("within torch.func" in note for note in costs.notes)
+    assert costs.kept_alone == 0 and all(layer.kept == 0 for layer in costs.layers)
+
+
+def test_what_a_step_raises_of_hooks_comes_out() -> None:
+    calls = []
+
+    def step() -> None:
+        calls.append(1)
+        if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:  # type: ignore[attr-defined]
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        profile_layers(step, steps=1)

@@ -67,7 +67,7 @@ def measure(
         profiled.append(here.whatever(lambda run, to=to: _profiled(run, block, Marks(here.search), to)))  # type: ignore[misc]
     tell("what is kept for backward")
     saved = Saved(here.search, any(its.compiled for its in profiled[-1].took.layers.values()))
-    here.whatever(lambda run: _kept(run, block, saved))
+    not_counted = _keeping(here, block, saved)
     sizes = _sizes(profiled[-1].modules, saved)
     shares = _shares([each.took for each in profiled])
     return LayerCosts(
@@ -85,8 +85,20 @@ def measure(
         trace=None if trace is None else str(trace),
         hardware=hardware.detect(),
         torch=str(torch.__version__),
-        notes=tuple(_notes(here, profiled)),
+        notes=(*not_counted, *_notes(here, profiled)),
     )
+
+
+def _keeping(here: Here, block: AbstractContextManager[Any], saved: Saved) -> list[str]:
+    """Counts what is kept for backward, and says so where torch does not let anybody look."""
+    try:
+        here.whatever(lambda run: _kept(run, block, saved))
+    except RuntimeError as error:
+        if "saved tensor" not in str(error) or "hooks" not in str(error):
+            raise
+        saved.most.clear()
+        return ["what is kept for backward was not counted: torch allows no hooks of saved tensors within torch.func"]
+    return []
 
 
 def _kept(run: Run, block: AbstractContextManager[Any], saved: Saved) -> None:
