@@ -206,3 +206,19 @@ def test_what_ends_it_comes_out_and_all_is_put_back(error: type[BaseException], 
 def _number(count: Any) -> int:
     """How often a list's own `append` has been called, which nobody puts back."""
     return len(count.__self__)
+
+
+def test_a_note_says_that_micro_batches_of_a_block_around_are_not_as_they_were() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+
+    with turbo("exact", accumulate=2) as active:
+        notes = benchmark(step, "exact", seconds=0.01).notes
+        active.flush()
+    assert any("accumulate=2 is open here" in note for note in notes)
+    assert not any("is open here" in note for note in benchmark(step, "exact", seconds=0.01).notes)

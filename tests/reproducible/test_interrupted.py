@@ -67,7 +67,9 @@ def test_what_an_interrupt_leaves_halfway_is_put_back() -> None:
             sys.setprofile(None)
         assert torch.equal(model.weight, weights), at
         assert torch.equal(torch.get_rng_state(), stream), at
-        assert losses == [0.0] and not optimizer.state and model.weight.grad is None, at
+        assert losses == [0.0], at
+        assert not optimizer.state, at
+        assert model.weight.grad is None, at
         assert gc.isenabled()
         if not interrupt.come:
             break

@@ -22,6 +22,7 @@ from torchturbo._replay.streams import global_streams
 from torchturbo._replay.watch import Watch, watching
 from torchturbo._turbo import in_force
 from torchturbo.errors import ReproducibilityError, TargetError
+from torchturbo.regions._here import thread
 
 Looked = TypeVar("Looked")
 _TOLD = 5
@@ -221,6 +222,7 @@ class Here:
             *(f"{what} cannot be looked into, and was not compared" for what in self.unseen[:_TOLD]),
             *([f"{more} more such things were not compared"] if more > 0 else []),
             *self._lost(),
+            *self._waiting(),
         ]
 
     def moves_on(self) -> str:
@@ -230,6 +232,15 @@ class Here:
             f"{its} moves on with each run and cannot be put back; what {self.calls} runs take has been taken: take "
             "the batch before and give it with args=(batch,), or make the iterator in the function"
         )
+
+    def _waiting(self) -> list[str]:
+        its = thread.here.accumulating
+        if its is None or its.every == 1:
+            return []
+        return [
+            f"a block with accumulate={its.every} is open here: each run was a micro-batch of it, and the gradients "
+            "and steps that wait in it are not as they were: call this outside of the block"
+        ]
 
     def _lost(self) -> list[str]:
         return [
