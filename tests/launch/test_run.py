@@ -231,6 +231,8 @@ def test_a_script_tells_the_same_of_itself(way: str, ways: dict[str, tuple[Done,
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_interrupt_ends_it_as_it_ends_python(folder: Path) -> None:
     endings = []
+    # Shells have what runs in their background ignore it, and so would all that is started from there.
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
     for before in ((), OURS):
         for number in (signal.SIGINT, signal.SIGTERM):
             started = Started(folder, (*before, "interrupted.py"), "", {})
@@ -239,6 +241,7 @@ def test_an_interrupt_ends_it_as_it_ends_python(folder: Path) -> None:
             time.sleep(0.2)  # until it sleeps
             started.process.send_signal(number)
             endings.append(started.ended())
+    signal.signal(signal.SIGINT, heeded)
     assert endings[2:] == endings[:2]
     assert [ending.code for ending in endings[:2]] == [-signal.SIGINT, -signal.SIGTERM]
 

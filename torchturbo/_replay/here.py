@@ -39,6 +39,9 @@ class Here:
         modules: those that it uses, where they cannot be found.
         optimizers: likewise.
 
+    Raises:
+        TargetError: a block with `accumulate=` is open, whose micro-batches nobody could put back.
+
     Attributes:
         keeper: keeps what it reaches.
         search: has found that.
@@ -57,6 +60,7 @@ class Here:
         modules: Iterable[nn.Module] = (),
         optimizers: Iterable[Optimizer] = (),
     ) -> None:
+        _refuse_waiting()
         given, by_name = list(args), dict(kwargs or {})
         self._function: Callable[[], Any] = lambda: function(*given, **by_name)
         self.keeper = Keeper()
@@ -222,7 +226,6 @@ class Here:
             *(f"{what} cannot be looked into, and was not compared" for what in self.unseen[:_TOLD]),
             *([f"{more} more such things were not compared"] if more > 0 else []),
             *self._lost(),
-            *self._waiting(),
         ]
 
     def moves_on(self) -> str:
@@ -233,21 +236,21 @@ class Here:
             "the batch before and give it with args=(batch,), or make the iterator in the function"
         )
 
-    def _waiting(self) -> list[str]:
-        its = thread.here.accumulating
-        if its is None or its.every == 1:
-            return []
-        return [
-            f"a block with accumulate={its.every} is open here: each run was a micro-batch of it, and the gradients "
-            "and steps that wait in it are not as they were: call this outside of the block"
-        ]
-
     def _lost(self) -> list[str]:
         return [
             f"{self.search.name(tensor)} was written to and is too large to have been copied, so that it is not as it "
             "was: give the function a copy"
             for tensor in self.keeper.lost
         ]
+
+
+def _refuse_waiting() -> None:
+    its = thread.here.accumulating
+    if its is not None and its.every > 1:
+        raise TargetError(
+            f"a block with accumulate={its.every} is open here: each run would be a micro-batch of it, and gradients "
+            "that wait in it could not be put back. Call this outside of the block; give accumulate= to benchmark"
+        )
 
 
 def refuse_what_has_not_run(returned: Any) -> None:

@@ -220,17 +220,20 @@ def watching(watch: Watch) -> Iterator[None]:
     engine = vars(torch.autograd)[_ENGINE]
     zero_grad = patched.zero_grad
     outer = module_calls.watch
+    ours, zeroing = engine_of(engine), zero_grad_of(zero_grad)
     module_calls.opened()
-    module_calls.watch = watch.call
-    optimizers._global_optimizer_pre_hooks[key] = watch.before_step
-    optimizers._global_optimizer_post_hooks[key] = watch.after_step
-    patched.zero_grad = zero_grad_of(zero_grad)
-    vars(torch.autograd)[_ENGINE] = engine_of(engine)
     try:
+        # An interrupt may come between any two of these.
+        module_calls.watch = watch.call
+        optimizers._global_optimizer_pre_hooks[key] = watch.before_step
+        optimizers._global_optimizer_post_hooks[key] = watch.after_step
+        patched.zero_grad = zeroing
+        vars(torch.autograd)[_ENGINE] = ours
         yield
     finally:
         vars(torch.autograd)[_ENGINE] = engine
         patched.zero_grad = zero_grad
-        del optimizers._global_optimizer_pre_hooks[key], optimizers._global_optimizer_post_hooks[key]
+        optimizers._global_optimizer_pre_hooks.pop(key, None)
+        optimizers._global_optimizer_post_hooks.pop(key, None)
         module_calls.watch = outer
         module_calls.closed()
