@@ -24,6 +24,7 @@ class Outcome:
         code: the exit code.
         passed: the tests whose own code passed.
         failed: the tests whose own code failed.
+        skipped: those that were skipped, or failed as they were expected to.
         errors: the text of errors in teardown and setup, by test.
         printed: what was printed.
         left: what our own police found changed afterwards.
@@ -32,6 +33,7 @@ class Outcome:
     code: int = -1
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
     printed: str = ""
     left: str = ""
@@ -39,7 +41,7 @@ class Outcome:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.partition("::")[2]
         if report.when == "call":
-            (self.passed if report.passed else self.failed).append(name)
+            (self.passed if report.passed else self.failed if report.failed else self.skipped).append(name)
         elif report.failed:
             self.errors[name] = report.longreprtext
 

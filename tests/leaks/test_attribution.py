@@ -281,6 +281,17 @@ def test_breaks(breaks):
     torch.set_grad_enabled(False)
 
 
+@pytest.mark.xfail(reason="it must")
+def test_expected():
+    torch.set_warn_always(True)
+    assert False, "as it must"
+
+
+@pytest.mark.xfail(reason="it must")
+def test_expected_and_clean():
+    assert False, "as it must"
+
+
 def test_draws():
     torch.rand(1)
 """
@@ -292,6 +303,8 @@ def test_one_that_fails_and_leaks_says_both(run_here: Run) -> None:
     assert "the test leaked cudnn_benchmark" in outcome.errors["test_fails"]
     assert "OSError: in teardown" in outcome.errors["test_breaks"]
     assert "the test leaked grad" in outcome.errors["test_breaks"]
+    assert "the test leaked" in outcome.errors["test_expected"], "pytest takes xfail to mean its teardown too"
+    assert "test_expected_and_clean" not in outcome.errors
     assert "test_draws" not in outcome.errors
     assert outcome.left.startswith("random numbers"), "a drawn number is no leak unless it is asked for"
 

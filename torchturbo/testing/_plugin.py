@@ -68,6 +68,7 @@ class Leaks:
             raise pytest.UsageError(f"torchturbo_leaks_allow: {error}") from None
         self._expected: State = []
         self._item: pytest.Item | None = None
+        self._leaking: pytest.Item | None = None
         self._setting_up: list[_SetUp] = []
         self._untold: list[str] = []
         self._summary: dict[str, None] = {}
@@ -122,9 +123,22 @@ class Leaks:
         if self._untold:
             told = self._tell()
             if not self._warns:
+                self._leaking = item
                 pytest.fail(told, pytrace=False)
             item.warn(LeakWarning(told))
         return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Keeps a leak an error where the test is expected to fail, which pytest takes to mean its teardown too."""
+        report = yield
+        if call.when == "teardown" and self._leaking is item:
+            self._leaking = None
+            report.outcome = "failed"
+            vars(report).pop("wasxfail", None)
+        return report
 
     def _settle_test(self) -> None:
         """Says what the test has left changed, and puts it back, once it has been torn down itself."""
