@@ -97,7 +97,8 @@ class _Watch:
         """
         regions = self.regions + more
         if regions and not self.regions:
-            FASTPATH.prepare()
+            if MHA[FASTPATH_NAME] is not FASTPATH.theirs:
+                FASTPATH.prepare()
             engine = _AUTOGRAD[_NAME]
             if engine is not self.ours and not (self.beneath and engine is not self.engine):
                 if engine is not self.engine:
