@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from torchturbo.errors import near
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,6 +47,31 @@ class Told:
 
     def __rich__(self) -> RenderableType:
         raise NotImplementedError
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def of_that_name(things: Iterable[N], name: str, what: str) -> N:
+    """The one of some things that has a name.
+
+    Args:
+        things: some.
+        name: of one of them.
+        what: what they are, for the message.
+
+    Raises:
+        KeyError: there is none; the message names the near ones.
+    """
+    known = {thing.name: thing for thing in reversed(tuple(things))}
+    if name not in known:
+        raise KeyError(f"there is no {what} {name!r}: {near(name, known)}")
+    return known[name]
 
 
 def plain(value: Any) -> Any:

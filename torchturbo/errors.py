@@ -127,3 +127,13 @@ def near(word: str, words: Iterable[str]) -> str:
     if close:
         return "did you mean " + " or ".join(repr(known[lower]) for lower in close) + "?"
     return "known: " + ", ".join(known.values())
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error by its name and the first line of what it says.
+
+    Args:
+        error: any.
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"

@@ -76,22 +76,17 @@ def benchmark(
     if not seconds > 0:
         raise OptionValueError(f"seconds={seconds!r}: expected a time in seconds, as seconds=20")
     # What it needs is loaded when it is needed.
-    from contextlib import nullcontext
-
     from torchturbo._benchmark.compare import compare
-    from torchturbo._replay.target import as_script, refuse_what_runs_later, resolve
+    from torchturbo._replay.target import called
     from torchturbo._told import progress
 
     if profiles is None:
         profiles = () if options else ("fast", "max")
     elif isinstance(profiles, str | Mapping):
         profiles = (profiles,)
-    refuse_what_runs_later(step)
-    with as_script(step) if isinstance(step, str) else nullcontext(), progress("benchmark") as tell:
-        called = resolve(step) if isinstance(step, str) else step
-        refuse_what_runs_later(called)
+    with called(step) as function, progress("benchmark") as tell:
         return compare(
-            called,
+            function,
             tuple(profiles),
             options,
             seconds=seconds,

@@ -20,6 +20,7 @@ from torchturbo._benchmark.numbers import Drifts
 from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import between, judged, ratios
 from torchturbo._replay.here import Here
+from torchturbo.errors import in_a_line
 from torchturbo.profiles import Profile
 
 Tell = Callable[[str], None]
@@ -45,8 +46,9 @@ def compare(
         base, asked = who.baseline(), who.named(profiles, options)
         defaults = who.plain()
         beside = [base, *([defaults] if defaults else []), *asked]
-        switches = [list(who.one_at_a_time(each)) for each in asked[-1:]] if one_at_a_time else []
-        beside += [each for _, _, alone, rest in switches[0] for each in (alone, rest)] if switches else []
+        shown = list(beside)
+        switches = list(who.one_at_a_time(asked[-1])) if one_at_a_time and asked else []
+        beside += [each for _, _, alone, rest in switches for each in (alone, rest)]
         right = who.reference(reference)
         same = who.alike(beside)
         here = Here(step, args, kwargs, modules, optimizers)
@@ -61,20 +63,19 @@ def compare(
             tell(f"round {race.rounds + 1} of {rounds}")
             race.round()
         tell("memory")
-        for lane in race.lanes:
-            race.look(lane)
-        tell(f"numbers, beside those of {reference}")
         lanes = {lane.contender: lane for lane in race.lanes}
-        rows = {each: _row(lanes[same.get(each, each)], race, drifts, each) for each in beside}
+        for each in dict.fromkeys(same.get(each, each) for each in shown):
+            race.look(lanes[each])
+        tell(f"numbers, beside those of {reference}")
+        rows = [_row(lanes[same.get(each, each)], race, drifts, each) for each in shown]
         first = lanes[base]
         found = [
             _switch(option, value, lanes, same, first, asked[-1], alone, rest)
-            for option, value, alone, rest in (switches[0] if switches else [])
+            for option, value, alone, rest in switches
         ]
-        shown = [base, *([defaults] if defaults else []), *asked]
         noise = drifts.noise()
         return Comparison(
-            rows=tuple(rows[each] for each in shown),
+            rows=tuple(rows),
             switches=tuple(found),
             reference=reference,
             noise=noise,
@@ -119,7 +120,7 @@ def _row(lane: Lane, race: Race, drifts: Drifts, contender: Contender) -> Timed:
         recompiles=lane.recompiles,
         utilization=lane.utilization,
         drift=drift,
-        failed=None if lane.failed is None else _said(lane.failed),
+        failed=None if lane.failed is None else in_a_line(lane.failed),
         samples=tuple(samples),
     )
 
@@ -157,11 +158,6 @@ def _switch(
         within,
         judged(within) if within else None,
     )
-
-
-def _said(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
 
 
 def _notes(here: Here, race: Race, drifts: Drifts, others: Any, defaults: Contender | None) -> list[str]:

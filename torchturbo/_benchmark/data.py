@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from torchturbo._pictures import Chart, Pictured
-from torchturbo.errors import near
+from torchturbo._pictures import Pictured
+from torchturbo._told import of_that_name
 from torchturbo.hardware import Hardware
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from torchturbo._pictures.page import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +168,7 @@ class Comparison(Pictured):
         Raises:
             KeyError: there is none; the message names the near ones.
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(f"there is no row {name!r}: {near(name, (row.name for row in self.rows))}")
+        return of_that_name(self.rows, name, "row")
 
     def __iter__(self) -> Iterator[Timed]:
         return iter(self.rows)
@@ -187,26 +178,6 @@ class Comparison(Pictured):
         """The row with the shortest step, of those that are surely faster than the baseline; else the baseline."""
         faster = [row for row in self.rows if row.verdict == "faster" and row.seconds is not None]
         return min(faster, key=lambda row: row.seconds.value if row.seconds else 0.0, default=self.rows[0])
-
-    def __rich__(self) -> RenderableType:
-        from torchturbo._benchmark.text import Sheet
-
-        return Sheet(self)
-
-    def _title(self) -> str:
-        from torchturbo._benchmark import words
-
-        return words.heading(self)
-
-    def _charts(self) -> list[Chart]:
-        from torchturbo._benchmark import pictures
-
-        return pictures.charts(self)
-
-    def _page(self) -> list[Part]:
-        from torchturbo._benchmark import pictures
-
-        return list(pictures.page(self))
 
     def __repr__(self) -> str:
         return f"<Comparison: {len(self.rows)} rows, {self.rounds} rounds>"

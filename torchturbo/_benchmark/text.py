@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.text import Text
 from torchturbo._benchmark import pictures, words
 from torchturbo._benchmark.data import Comparison, Timed
 from torchturbo._pictures.bars import Bars
+from torchturbo._report.text import table
 
 _STYLES = {"faster": "green", "slower": "yellow"}
 
@@ -44,14 +44,12 @@ class Sheet:
 
 
 def _table(found: Comparison, width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     columns = words.columns(found, width)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
+    made = table(*columns, whole=columns[1:], numbers=columns[1:])
     for row in found.rows:
         cells = words.cells(row, columns)
-        table.add_row(*(Text(cell) for cell in cells), style=_style(row))
-    return table
+        made.add_row(*(Text(cell) for cell in cells), style=_style(row))
+    return made
 
 
 def _style(row: Timed) -> str | None:
@@ -59,9 +57,7 @@ def _style(row: Timed) -> str | None:
 
 
 def _switches(found: Comparison) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for number, name in enumerate(words.SWITCHES):
-        table.add_column(name, justify="right" if number else "left")
+    made = table(*words.SWITCHES, numbers=words.SWITCHES[1:])
     for each in found.switches:
-        table.add_row(*(Text(cell) for cell in words.switch(each)))
-    return table
+        made.add_row(*(Text(cell) for cell in words.switch(each)))
+    return made

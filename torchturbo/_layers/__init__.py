@@ -74,21 +74,16 @@ def profile_layers(
     if path is not None and not path.parent.is_dir():
         raise OptionValueError(f"trace={str(trace)!r}: there is no folder {Path(trace or '').parent} to write it into")
     # What it needs is loaded when it is needed.
-    from contextlib import nullcontext
-
     from torchturbo._layers.measure import measure
-    from torchturbo._replay.target import as_script, refuse_what_runs_later, resolve
+    from torchturbo._replay.target import called, name_of
     from torchturbo._told import progress
 
     settings: dict[str, Any] = ({} if profile is None else {"profile": profile}) | dict(options)
-    refuse_what_runs_later(step)
-    with as_script(step) if isinstance(step, str) else nullcontext(), progress("profile") as tell:
-        called = resolve(step) if isinstance(step, str) else step
-        refuse_what_runs_later(called)
+    with called(step) as function, progress("profile") as tell:
         return measure(
-            called,
+            function,
             settings,
-            name=step if isinstance(step, str) else getattr(step, "__qualname__", type(step).__name__),
+            name=name_of(step),
             steps=steps,
             trace=path,
             args=args,

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from torchturbo._pictures import Chart, Pictured
-from torchturbo.errors import near
+from torchturbo._pictures import Pictured
+from torchturbo._told import of_that_name
 from torchturbo.hardware import Hardware
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from torchturbo._pictures.page import Part
 
 PartName = Literal["input", "forward", "backward", "optimizer", "other", "idle"]
 
@@ -136,30 +131,7 @@ class LayerCosts(Pictured):
         Raises:
             KeyError: there is none; the message names the near ones.
         """
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise KeyError(f"there is no layer {name!r}: {near(name, (layer.name for layer in self.layers))}")
-
-    def __rich__(self) -> RenderableType:
-        from torchturbo._layers.text import Sheet
-
-        return Sheet(self)
-
-    def _title(self) -> str:
-        from torchturbo._layers import words
-
-        return words.heading(self)
-
-    def _charts(self) -> list[Chart]:
-        from torchturbo._layers import pictures
-
-        return pictures.charts(self)
-
-    def _page(self) -> list[Part]:
-        from torchturbo._layers import pictures
-
-        return list(pictures.page(self))
+        return of_that_name(self.layers, name, "layer")
 
     def __repr__(self) -> str:
         return f"<LayerCosts: {len(self.layers)} layers, {self.steps} steps>"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 from torchturbo._layers import pictures, words
 from torchturbo._layers.data import LayerCosts
 from torchturbo._pictures.bars import Bars
+from torchturbo._report.text import table
 
 _WIDE = 110
 """The columns from which on there is room for every number."""
@@ -54,9 +54,7 @@ class Sheet:
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for number, name in enumerate(names):
-        table.add_column(name, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
+    made = table(*names, whole=names[1:], numbers=names[1:])
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+        made.add_row(*(Text(cell) for cell in row))
+    return made

@@ -6,19 +6,31 @@ What is to be seen is said once, as charts; each form draws them in its own way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torchturbo._pictures.charts import Bar, Chart
 from torchturbo._pictures.page import Part, document, fragment
 from torchturbo._told import Told
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 __all__ = ["Bar", "Chart", "Pictured"]
 
 
 class Pictured(Told):
-    """The forms that have pictures. What they show is left to be said."""
+    """The forms that have pictures. What they show is in files beside the data: words, text and pictures."""
 
     __slots__ = ()
+
+    def _beside(self, file: str) -> Any:
+        return import_module(f"{type(self).__module__.rpartition('.')[0]}.{file}")
+
+    def __rich__(self) -> RenderableType:
+        shown: RenderableType = self._beside("text").Sheet(self)
+        return shown
 
     def to_html(self) -> str:
         """It as one page of HTML, which needs no network, script or other file; light or dark as its reader has it."""
@@ -44,12 +56,14 @@ class Pictured(Told):
 
     def _title(self) -> str:
         """One line on what was found."""
-        raise NotImplementedError
+        title: str = self._beside("words").heading(self)
+        return title
 
     def _charts(self) -> Sequence[Chart]:
         """What there is to see."""
-        raise NotImplementedError
+        charts: Sequence[Chart] = self._beside("pictures").charts(self)
+        return charts
 
     def _page(self) -> Sequence[Part]:
         """What a page says, from its heading on."""
-        raise NotImplementedError
+        return list(self._beside("pictures").page(self))

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -140,3 +140,29 @@ def refuse_what_runs_later(function: Any) -> None:
         )
     if not callable(function) and not isinstance(function, str):
         raise TargetError(f"expected a function or its name, as 'train.py:step', got {type(function).__name__}")
+
+
+@contextmanager
+def called(step: Callable[..., Any] | str) -> Iterator[Callable[..., Any]]:
+    """A block in which a step runs that was given as a function or by its name.
+
+    Args:
+        step: the function, or its name as `resolve` takes it.
+
+    Raises:
+        TargetError: there is no such function, or a call would only make what runs later.
+    """
+    refuse_what_runs_later(step)
+    with as_script(step) if isinstance(step, str) else nullcontext():
+        function = resolve(step) if isinstance(step, str) else step
+        refuse_what_runs_later(function)
+        yield function
+
+
+def name_of(step: Callable[..., Any] | str) -> str:
+    """What a step is called.
+
+    Args:
+        step: the function, or its name.
+    """
+    return step if isinstance(step, str) else getattr(step, "__qualname__", type(step).__name__)

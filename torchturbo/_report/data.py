@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchturbo._environment import Found
-from torchturbo._told import Told
-from torchturbo.errors import near
+from torchturbo._told import Told, of_that_name
 from torchturbo.hardware import Build, Hardware, Reading
 from torchturbo.regions.compiling import Compiled
 from torchturbo.settings._base import Scope
@@ -168,10 +167,7 @@ class Report(Told):
         Raises:
             KeyError: there is none; the message names the near ones.
         """
-        for row in self.rows:
-            if row.name == option:
-                return row
-        raise KeyError(f"there is no option {option!r}: {near(option, (row.name for row in self.rows))}")
+        return of_that_name(self.rows, option, "option")
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)

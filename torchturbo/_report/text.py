@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -78,16 +79,18 @@ def hanging(text: str) -> RenderableType:
     return grid
 
 
-def table(*columns: str, whole: Iterable[str] = ()) -> Table:
+def table(*columns: str, whole: Iterable[str] = (), numbers: Iterable[str] = ()) -> Table:
     """An empty table, with a line under its head and none around it.
 
     Args:
         *columns: their names.
         whole: those of them in which no line is broken.
+        numbers: those of them that stand on the right.
     """
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in columns:
-        made.add_column(name, no_wrap=name in whole, overflow="fold")
+        justify: Literal["left", "right"] = "right" if name in numbers else "left"
+        made.add_column(name, justify=justify, no_wrap=name in whole, overflow="fold")
     return made
 
 

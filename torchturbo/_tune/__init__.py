@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,23 +74,20 @@ def tune(
         raise OptionValueError(f"tolerance={tolerance!r}: expected a number from 0 on and below 1, as 0.05")
     seconds = seconds_of(budget)
     # What it needs is loaded when it is needed.
-    from torchturbo._replay.target import as_script, refuse_what_runs_later, resolve
+    from torchturbo._replay.target import called, name_of
     from torchturbo._told import progress
     from torchturbo._tune.save import Place
     from torchturbo._tune.search import search
 
     place = Place.of(write, name)  # so that what cannot be written is refused before anything runs
-    refuse_what_runs_later(step)
-    with as_script(step) if isinstance(step, str) else nullcontext(), progress("tune") as tell:
-        called = resolve(step) if isinstance(step, str) else step
-        refuse_what_runs_later(called)
+    with called(step) as function, progress("tune") as tell:
         found = search(
-            called,
+            function,
             tolerance,
             seconds,
             tuple(also),
             reference=reference,
-            step=step if isinstance(step, str) else getattr(step, "__qualname__", type(step).__name__),
+            step=name_of(step),
             args=args,
             kwargs=kwargs or {},
             modules=tuple(modules),

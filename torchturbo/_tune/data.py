@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torchturbo._benchmark.data import Between, Drift
 from torchturbo._measured import machine
-from torchturbo._pictures import Chart, Pictured
+from torchturbo._pictures import Pictured
 from torchturbo.hardware import Hardware
 from torchturbo.profiles import Profile
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from torchturbo._pictures.page import Part
 
 Outcome = Literal["kept", "no faster", "drifts", "failed", "no effect", "no time"]
 
@@ -84,26 +79,6 @@ class Tuning(Pictured):
     torch: str
     date: str
     notes: tuple[str, ...]
-
-    def __rich__(self) -> RenderableType:
-        from torchturbo._tune.text import Sheet
-
-        return Sheet(self)
-
-    def _title(self) -> str:
-        from torchturbo._tune import words
-
-        return words.heading(self)
-
-    def _charts(self) -> list[Chart]:
-        from torchturbo._tune import pictures
-
-        return pictures.charts(self)
-
-    def _page(self) -> list[Part]:
-        from torchturbo._tune import pictures
-
-        return list(pictures.page(self))
 
     def __repr__(self) -> str:
         return (

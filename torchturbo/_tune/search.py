@@ -25,7 +25,7 @@ from torchturbo._replay.here import Here
 from torchturbo._tune.data import Outcome, Tried, Tuning
 from torchturbo._tune.space import Change, Uses, changes
 from torchturbo._turbo import turbo
-from torchturbo.errors import TargetError
+from torchturbo.errors import TargetError, in_a_line
 from torchturbo.profiles import Profile
 from torchturbo.regions.loading import made
 
@@ -142,11 +142,9 @@ class Climb:
             options, best, _ = self._chosen[-1]
             told = ", ".join(f"{name}={value!r}" for name, value in change.items())
             self._tell(f"{told} ({number + 1} of {len(planned)}, {max(0.0, self._left):.0f} s left)")
-            contender = who.only({**options, **change})
-            if contender.values == best.contender.values or _acts_not(change, contender):
-                why = "; ".join(
-                    dict.fromkeys(contender.refused[name] for name in _of(change) & contender.refused.keys())
-                )
+            contender, about = who.only({**options, **change}), _of(change)
+            if contender.values == best.contender.values or about <= contender.refused.keys():
+                why = "; ".join(dict.fromkeys(why for name, why in contender.refused.items() if name in about))
                 self._note(change, "no effect", why=why or "it is in force already")
                 continue
             spare = self._left - _LAST * self._budget
@@ -167,7 +165,7 @@ class Climb:
         self._race.warm_up(lane)
         faster = lane.failed is None and self._is_faster(lane, best, share)
         if lane.failed is not None:
-            self._note(change, "failed", drift=drift, why=_said(lane.failed))
+            self._note(change, "failed", drift=drift, why=in_a_line(lane.failed))
             self._race.lanes.remove(lane)
             _make_room()
             return
@@ -180,7 +178,7 @@ class Climb:
         try:
             return self._drifts.of(contender)
         except Exception as error:
-            self._note(change, "failed", why=_said(error))
+            self._note(change, "failed", why=in_a_line(error))
             _make_room()
             return None
 
@@ -264,15 +262,6 @@ def _of(change: Change) -> set[str]:
     """The settings that a change is about, by name."""
     plan = who.only(change).plan
     return {decision.name for decision in plan.decisions} if plan else set()
-
-
-def _acts_not(change: Change, contender: Contender) -> bool:
-    return _of(change) <= contender.refused.keys()
-
-
-def _said(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"
 
 
 def _make_room() -> None:

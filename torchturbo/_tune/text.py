@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from torchturbo._pictures.bars import Bars
+from torchturbo._report.text import table
 from torchturbo._tune import pictures, words
 from torchturbo._tune.data import Tuning
 
@@ -44,12 +44,10 @@ class Sheet:
 
 
 def _table(found: Tuning) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     tried = words.told_in_the_table(found)
     longest = max((len(words.change(its.change)) for its in tried), default=0)
-    for name in words.COLUMNS:
-        least = min(longest, _CHANGE) if name == "change" else None
-        table.add_column(name, no_wrap=name in ("speed-up", "drift"), overflow="fold", min_width=least)
+    made = table(*words.COLUMNS, whole=("speed-up", "drift"))
+    made.columns[0].min_width = min(longest, _CHANGE)
     for its in tried:
-        table.add_row(*(Text(cell) for cell in words.cells(its)), style=_STYLES.get(its.outcome))
-    return table
+        made.add_row(*(Text(cell) for cell in words.cells(its)), style=_STYLES.get(its.outcome))
+    return made

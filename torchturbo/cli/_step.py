@@ -16,7 +16,7 @@ from torchturbo._models import MODELS, SIZES
 from torchturbo.errors import OptionValueError, TurboError
 
 T = TypeVar("T")
-_WRONG = 2
+WRONG = 2
 
 
 def of_a_step(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,23 +49,36 @@ def measured(
         )
     if size is not None and model is None:
         raise click.UsageError("--size is of a model that is built in: name one, as --model gpt --size small")
+
+    def measure_it() -> tuple[T, str | None]:
+        if model is None:
+            return measure(function, **how), None
+        from torchturbo._models import make
+
+        made = make(model, size or "small")
+        its = measure(made.step, modules=[made.model], optimizers=[made.optimizer], **how)
+        return its, made.about
+
+    return answered(measure_it)
+
+
+def answered(ask: Callable[[], T]) -> T:
+    """What comes of running a function of the user's; what is wrong with it ends the command.
+
+    Args:
+        ask: runs it.
+    """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         # What the function prints is not the answer.
         with redirect_stdout(sys.stderr):
-            if model is None:
-                return measure(function, **how), None
-            from torchturbo._models import make
-
-            made = make(model, size or "small")
-            its = measure(made.step, modules=[made.model], optimizers=[made.optimizer], **how)
-            return its, made.about
+            return ask()
     except TurboError as error:
         raise click.UsageError(str(error)) from error
     except Exception:
         traceback.print_exc()
-    sys.exit(_WRONG)
+    sys.exit(WRONG)
 
 
 def chosen(options: tuple[str, ...]) -> dict[str, Any]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from torchturbo._told import show
+from torchturbo.cli._step import WRONG, answered
 from torchturbo.cli._typed import ProfileName
-from torchturbo.errors import ReproducibilityError, TurboError
+from torchturbo.errors import ReproducibilityError
 
 if TYPE_CHECKING:
     from torchturbo import Reproduction
-
-_WRONG = 2
 
 
 @click.command()
@@ -73,16 +69,16 @@ def check(
 
     Exit codes: 0 identical, 1 different, 2 wrong usage or a function that raises.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    found = _checked(
-        function,
-        runs=runs,
-        fresh=fresh,
-        profile=profile,
-        advise=advise,
-        price_seconds=price_seconds,
-        **({} if seed is None else {"seed": seed}),
+    found = answered(
+        lambda: _checked(
+            function,
+            runs=runs,
+            fresh=fresh,
+            profile=profile,
+            advise=advise,
+            price_seconds=price_seconds,
+            **({} if seed is None else {"seed": seed}),
+        )
     )
     if as_json:
         click.echo(found.to_json())
@@ -95,13 +91,8 @@ def _checked(function: str, **options: Any) -> Reproduction:
     from torchturbo import check_reproducible
 
     try:
-        # What the function prints is not the answer.
-        with redirect_stdout(sys.stderr):
-            return check_reproducible(function, **options)
+        return check_reproducible(function, **options)
     except ReproducibilityError as error:
+        # The line is right: it is the function that cannot be checked.
         click.echo(f"Error: {error}", err=True)
-    except TurboError as error:
-        raise click.UsageError(str(error)) from error
-    except Exception:
-        traceback.print_exc()
-    sys.exit(_WRONG)
+        sys.exit(WRONG)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from torchturbo._told import show
-from torchturbo.errors import TurboError
+from torchturbo.cli._step import answered
 
-if TYPE_CHECKING:
-    from torchturbo import Tuned
-
-_NOTHING, _WRONG = 1, 2
+_NOTHING = 1
 
 
 @click.command()
@@ -54,11 +47,11 @@ def tune(
 
     Exit codes: 0 something faster was found, 1 nothing was, 2 wrong usage or a function that raises.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     if path is not None and not write:
         raise click.UsageError("--file names where to write, and --no-write says not to: leave one of them out")
-    found = _tuned(function, tolerance=tolerance, budget=budget, name=name, write=path or write)
+    from torchturbo import tune as search
+
+    found = answered(lambda: search(function, tolerance=tolerance, budget=budget, name=name, write=path or write))
     if as_json:
         click.echo(found.tuning.to_json())
     else:
@@ -66,17 +59,3 @@ def tune(
         if found.tuning.options and write:
             click.echo(f"\nIn force with: torchturbo run --profile {name}, or turbo({name!r})")
     sys.exit(0 if found.tuning.options else _NOTHING)
-
-
-def _tuned(function: str, **options: Any) -> Tuned:
-    from torchturbo import tune as search
-
-    try:
-        # What the function prints is not the answer.
-        with redirect_stdout(sys.stderr):
-            return search(function, **options)
-    except TurboError as error:
-        raise click.UsageError(str(error)) from error
-    except Exception:
-        traceback.print_exc()
-    sys.exit(_WRONG)
