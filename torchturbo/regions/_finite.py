@@ -8,6 +8,8 @@ import threading
 import torch
 from torch import Tensor
 
+from torchturbo.regions._sharded import local
+
 
 def all_finite(grads: list[Tensor]) -> bool:
     """Whether no gradient holds inf or nan.
@@ -56,7 +58,9 @@ def unscale_in_place(grads: list[Tensor], inverse: float) -> bool:
         return True
     device, dtype = grads[0].device, grads[0].dtype
     for grad in grads:
-        if grad.dtype is not dtype or grad.layout is not torch.strided or grad.requires_grad or grad.device != device:
+        if grad.__class__ is not Tensor or grad.dtype is not dtype or grad.layout is not torch.strided:
+            return _unscale_in_groups(grads, inverse)
+        if grad.requires_grad or grad.device != device:
             return _unscale_in_groups(grads, inverse)
     return _unscale_alike(grads, inverse, device)
 
@@ -88,7 +92,8 @@ def _unscale_alike(grads: list[Tensor], inverse: float, device: torch.device) ->
 
 
 def values_of(grad: Tensor) -> Tensor:
-    """The numbers of a gradient, as a dense tensor of reals that shares its memory."""
+    """The numbers of a gradient that this process has, as a dense tensor of reals that shares its memory."""
+    grad = local(grad)
     if grad.is_sparse:
         grad = grad._values()
     return torch.view_as_real(grad) if grad.is_complex() else grad

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torchturbo._dynamo import untraced
 from torchturbo.errors import ScalingError
 from torchturbo.regions._finite import all_finite, unscale_in_place, values_of
 from torchturbo.regions._scaler import Scaler
+from torchturbo.regions._sharded import is_sharded, told_to_all
 
 
 def by_hooks(leaves: dict[int, Tensor], create: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -48,18 +49,21 @@ def by_hooks(leaves: dict[int, Tensor], create: bool) -> tuple[list[Tensor], lis
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def refuse(leaves: Mapping[int, Tensor], *, goes_on: bool) -> None:
+def refuse(leaves: Mapping[int, Tensor], *, goes_on: bool, whole: Container[int] = ()) -> None:
     """Raises for leaves whose gradients cannot be scaled.
 
     Args:
         leaves: the leaves, by identity, and what else has been asked for.
+        whole: those of them whose gradients are handed to a shard, which is divided in its own precision.
         goes_on: whether the backward goes on with the gradients of another one, as a checkpoint's does, which takes
             from the tensors that it has cut out what it goes on with.
 
     Raises:
-        ScalingError: some are float16 themselves, or are sharded between processes.
+        ScalingError: some are float16 themselves, or are sharded in a way that hands their gradients on unseen.
     """
-    for leaf in leaves.values():
+    for key, leaf in leaves.items():
+        if key in whole:
+            continue
         if leaf.dtype is torch.float16 or getattr(leaf, "grad_dtype", None) is torch.float16:
             if not leaf.is_leaf or (goes_on and not isinstance(leaf, torch.nn.Parameter)):
                 continue
@@ -69,10 +73,18 @@ def refuse(leaves: Mapping[int, Tensor], *, goes_on: bool) -> None:
                 "and small gradients would become zero in them. Keep parameters in float32 with model.float() and let "
                 "autocast compute in fp16 (cut tensors out with .detach().float()), or use autocast=None"
             )
-        if leaf.__class__ not in _PLAIN and leaf.__class__.__name__ in ("DTensor", "FlatParameter"):
+        if leaf.__class__ in _PLAIN:
+            continue
+        if hasattr(leaf, "_is_flat_param"):
             raise ScalingError(
-                "parameters that are sharded between processes (FSDP) overflow on one process alone, which this "
-                "version does not tell the others: use autocast='bf16', which needs no scaling"
+                "FullyShardedDataParallel hands gradients on where they cannot be scaled back: shard the model with "
+                "torch.distributed.fsdp.fully_shard, or use autocast='bf16', which needs no scaling"
+            )
+        if is_sharded(leaf) and leaf._post_accumulate_grad_hooks:
+            raise ScalingError(
+                f"a hook after the accumulation of a gradient (register_post_accumulate_grad_hook) is on a sharded "
+                f"parameter of shape {tuple(leaf.shape)}, and would see it scaled: step after backward, or use "
+                "autocast='bf16', which needs no scaling"
             )
 
 
@@ -96,16 +108,17 @@ def scale_in_place(grads: list[Tensor], scale: float) -> None:
     torch._foreach_mul_([values_of(grad) for grad in grads], scale)
 
 
-def unscale_leaves(scaler: Scaler, scale: float, leaves: list[Tensor]) -> None:
+def unscale_leaves(scaler: Scaler, scale: float, leaves: list[Tensor], kept: Sequence[Tensor] = ()) -> None:
     """Divides what a backward has left, and notes whose gradients have overflowed.
 
     Args:
         scaler: notes it.
         scale: what to divide by.
         leaves: the leaves, all of whose gradients are scaled.
+        kept: more that is scaled, and on its way to some gradient.
     """
     grads = gradients_of(leaves)
-    if unscale_in_place(grads, 1.0 / scale):
+    if told_to_all(unscale_in_place([*grads, *kept], 1.0 / scale), leaves):
         scaler.finite(grads)
     else:
         _note_overflow(scaler, leaves)
@@ -119,7 +132,7 @@ def check_leaves(scaler: Scaler, leaves: list[Tensor]) -> None:
         leaves: the leaves.
     """
     grads = gradients_of(leaves)
-    if all_finite(grads):
+    if told_to_all(all_finite(grads), leaves):
         scaler.finite(grads)
     else:
         _note_overflow(scaler, leaves)
@@ -127,7 +140,9 @@ def check_leaves(scaler: Scaler, leaves: list[Tensor]) -> None:
 
 def _note_overflow(scaler: Scaler, leaves: list[Tensor]) -> None:
     for leaf in leaves:
-        if leaf.grad is not None and not bool(torch.isfinite(values_of(leaf.grad)).all()):
+        # Which shard it was in, the other processes do not know.
+        elsewhere = is_sharded(leaf)
+        if leaf.grad is not None and (elsewhere or not bool(torch.isfinite(values_of(leaf.grad)).all())):
             scaler.overflowed(leaf, True)
             scaler.overflowed(leaf.grad, True)
 

@@ -39,6 +39,7 @@ from torchturbo.regions._here import thread
 from torchturbo.regions._leaves import Graph, as_leaves, leaf_of
 from torchturbo.regions._retained import Retained
 from torchturbo.regions._scaler import Scaler
+from torchturbo.regions._sharded import Shards, shards_of
 from torchturbo.regions._window import LEFT_ALONE, Window, open_windows, running, stash, times
 
 _Engine = Callable[..., Any]
@@ -217,12 +218,15 @@ def _run(
     leaves = {id(leaf): leaf for leaf in as_leaves(inputs)} if inputs else graph.leaves
     if window.taken:
         leaves = {key: leaf for key, leaf in leaves.items() if key not in window.taken}
+    shards = shards_of(leaves)
+    if shards.leaves:
+        leaves = {**leaves, **shards.leaves}
     if window.accumulating is not None:
         window.accumulating.begin(leaves)
         window.reached += map(weakref.ref, leaves.values())
     if window.scaler is None:
         return engine(*args, **kwargs)
-    return _run_scaled(window, window.scaler, leaves, engine, args, kwargs, goes_on=goes_on)
+    return _run_scaled(window, window.scaler, leaves, shards, engine, args, kwargs, goes_on=goes_on)
 
 
 @untraced
@@ -230,6 +234,7 @@ def _run_scaled(
     window: Window,
     scaler: Scaler,
     leaves: dict[int, Tensor],
+    shards: Shards,
     engine: _Engine,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -237,13 +242,13 @@ def _run_scaled(
     goes_on: bool,
 ) -> Any:
     create, inputs = args[3], args[4]
-    refuse(leaves, goes_on=goes_on)
+    refuse(leaves, goes_on=goes_on, whole=shards.whole)
     _refuse_others(window, leaves)
     retained = Retained.of(inputs, window.taken)
     if inputs:
         leaves = {key: leaf for key, leaf in leaves.items() if leaf.is_leaf}
     hooked, plain = by_hooks(leaves, create)
-    standing = gradients_of(plain)
+    standing = [*gradients_of(plain), *shards.kept()]
     undo: list[Callable[[], None]] = []
     scaled = False
     taken = leaves.keys() if retained is None else leaves.keys() | retained.taken
@@ -263,7 +268,7 @@ def _run_scaled(
             window.within += map(weakref.ref, plain)
             taken = taken - {id(leaf) for leaf in plain}
         elif scaled:
-            unscale_leaves(scaler, window.scale, plain)
+            unscale_leaves(scaler, window.scale, plain, shards.kept())
         if hooked:
             for each in reversed(undo):
                 each()

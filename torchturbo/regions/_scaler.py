@@ -18,6 +18,7 @@ from torch import Tensor
 from torchturbo.errors import ScalingWarning
 from torchturbo.regions._finite import all_finite, values_of
 from torchturbo.regions._here import Factors
+from torchturbo.regions._sharded import is_sharded, told_to_all
 from torchturbo.regions._unscaled import Unscaled
 
 _LARGEST = 2.0**127
@@ -217,7 +218,7 @@ class Scaler:
             if (
                 any(known[2] != self._window for known in self._known(leaf))
                 and self.is_bad(leaf)
-                and (leaf.grad is None or not values_of(leaf.grad.detach()).any())
+                and (leaf.grad is None or (not is_sharded(leaf) and not values_of(leaf.grad.detach()).any()))
             ):
                 self.cleared(leaf)
                 gone = True
@@ -276,9 +277,9 @@ class Scaler:
         self.unscaled.refuse(leaves)
         self.forget_what_is_gone(leaves)
         if self._bad and any(map(self.is_bad, leaves)):
-            return False
+            return told_to_all(False, leaves)
         # Once more: what reduces gradients between processes writes to them, as .data and NumPy do, without a trace.
-        return all_finite([leaf.grad for leaf in leaves if leaf.grad is not None])
+        return told_to_all(all_finite([leaf.grad for leaf in leaves if leaf.grad is not None]), leaves)
 
     def noted(self, leaves: Iterable[Tensor], *, ran: bool) -> None:
         """Notes what a step came to.
