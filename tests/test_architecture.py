@@ -33,6 +33,7 @@ ORDER = (
     "_measured",  # what profiles were measured on
     "_config",  # what stands in a file
     "_sources",  # who else asks than the code
+    "_ranks",  # what processes that train together agree on
     "_plan",  # from these to decisions; pure
     "_program",  # a plan, ready to be put in force
     "_stack",  # what is in force over what

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 
 from torchturbo._plan import Plan, decide
+from torchturbo._ranks import agree_at_entry, settled
 from torchturbo._sources import Sources, sources
 from torchturbo.hardware import Hardware, detect
 from torchturbo.profiles import Profile
@@ -77,6 +78,8 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
         overrides: values that beat the profile's, by option.
         strict: whether what cannot be done is an error, for those that find out later than on entry.
     """
+    if not settled():
+        agree_at_entry()
     here = detect()
     others = sources()
     program = _MADE.get((profile, overrides, strict, others))

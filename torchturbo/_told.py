@@ -128,7 +128,9 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
     Args:
         title: what is under way.
     """
-    if not sys.stderr.isatty():
+    from torchturbo.hardware import place
+
+    if not sys.stderr.isatty() or place().rank:
         yield lambda _: None
         return
     from rich.console import Console

@@ -12,6 +12,7 @@
     ├── AccumulationError  (RuntimeError)  a step that cannot wait for its micro-batches; says what to write
     ├── ReproducibilityError (RuntimeError) strict=True and two runs differ, or a fresh process failed
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
+    ├── RanksError         (RuntimeError)  processes that train together cannot do the same; says which, and why
     ├── MissingPackageError (ImportError)  an optional package that is not installed; says what to type
     ├── WrongThreadError   (RuntimeError)  a block was closed in a thread that did not open it
     ├── RestoreError       (RuntimeError)  torch refused a value on the way back; says which
@@ -21,6 +22,7 @@
     AccumulationWarning    (UserWarning)   a step was taken before all its micro-batches had come
     ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
     HardwareWarning        (UserWarning)   a profile was measured on another machine, or with another torch
+    RanksWarning           (UserWarning)   processes that train together are asked for different things; says which
     DeterminismWarning     (UserWarning)   the next run may have other bits; says by what, and where it was called
     LeakWarning            (UserWarning)   a test has left torch's global state changed; says which
 
@@ -69,6 +71,10 @@ class UnsupportedHere(TurboError, RuntimeError):
     """``strict=True``, and this machine cannot do what was asked."""
 
 
+class RanksError(TurboError, RuntimeError):
+    """Processes that train together cannot decide alike."""
+
+
 class MissingPackageError(TurboError, ImportError):
     """What was asked for needs a package that is optional, and not installed."""
 
@@ -103,6 +109,10 @@ class CompileWarning(UserWarning):
 
 class HardwareWarning(UserWarning):
     """A profile that was found by measuring, on another machine or with another torch than this one."""
+
+
+class RanksWarning(UserWarning):
+    """Processes that train together are asked for different things, or one has not told what it is asked for."""
 
 
 class DeterminismWarning(UserWarning):

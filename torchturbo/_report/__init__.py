@@ -27,13 +27,13 @@ def report(active: Active | None = None) -> Report:
     """Prints what is in force, who asked for it, and what has no effect here and why; returns it as data.
 
     In a notebook nothing is printed: the cell shows the `Report` that is returned, and inside a block
-    ``display(torchturbo.report())`` does.
+    ``display(torchturbo.report())`` does. Of several processes that train together the one of rank 0 prints.
 
     Args:
         active: tell it of this block: "before" is then what the block found, else what is beneath all blocks.
     """
     told = gather(active)
-    if not _in_notebook():
+    if not _in_notebook() and hardware.place().rank == 0:
         show(told)
     return told
 

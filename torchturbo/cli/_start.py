@@ -15,9 +15,11 @@ import click
 from torchturbo import _inherited
 from torchturbo._active import Active
 from torchturbo._arrays import float_arrays, half_asked
+from torchturbo._ranks import agree_at_launch
 from torchturbo._report import gather
 from torchturbo._turbo import _enter, _leave, turbo
 from torchturbo.cli._script import run
+from torchturbo.hardware import place
 
 _TYPES = re.compile(r"BFloat16|bfloat16|\bHalf\b|float16|dtype|scalar type|Simplex\(\)")
 """What torch's errors say where an operation refuses half precision, or it beside float32; the last is its check that
@@ -48,7 +50,9 @@ def started_right() -> turbo:
             sys.stdout.flush()
             sys.stderr.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    return around
+    # Not before Python was started for good: who serves the others must not end.
+    agree_at_launch()
+    return turbo()
 
 
 def launched(around: turbo, script: str, arguments: tuple[str, ...], *, module: bool, report: bool) -> None:
@@ -95,7 +99,7 @@ def _named(name: str) -> CodeType:
 
 
 def _end(active: Active, reporting: int | None) -> None:
-    if reporting == os.getpid() and sys.stderr is not None:
+    if reporting == os.getpid() and sys.stderr is not None and place().rank == 0:
         sys.stderr.write(gather(active).to_text(shutil.get_terminal_size((100, 24)).columns) + "\n")
     if active in active._open:
         _leave(active, None, ended=False)

@@ -18,13 +18,15 @@ import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from torchturbo.hardware import cpu, cuda, mps
 from torchturbo.hardware._base import Build, Cpu, Gpu, Hardware, Mps, Reading, Reason
+from torchturbo.hardware._ranks import Place, place
 
-__all__ = ["Build", "Cpu", "Gpu", "Hardware", "Mps", "Reading", "Reason", "detect", "readings"]
+__all__ = ["Build", "Cpu", "Gpu", "Hardware", "Mps", "Place", "Reading", "Reason", "detect", "place", "readings"]
 
 
 class _StandIn:
@@ -60,6 +62,19 @@ def readings() -> tuple[Reading, ...]:
     GPUs, and while a machine is pretended, which does nothing that could be read.
     """
     return () if _stand_ins else cuda.readings()
+
+
+def agreed_on(hardware: Hardware) -> None:
+    """From here on this is what `detect` answers in this process.
+
+    Args:
+        hardware: this machine's, but for what the machines of other ranks cannot do.
+    """
+    global _real, _real_is_final
+    with _lock:
+        # Another object where it says the same, so that who keeps what was decided by the former one decides anew.
+        _real, _real_is_final = replace(hardware), True
+        _settle()
 
 
 def _look() -> Hardware:

@@ -59,10 +59,12 @@ class Seeding:
 
     Args:
         seed: at least 0 and less than 2**32.
+        asked: the seed that was asked for, of which that is what this one of several processes starts from.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, asked: int | None = None) -> None:
         self.seed = seed
+        self.asked = seed if asked is None else asked
         self._names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._alike: Counter[str] = Counter()
         self._iterations: Counter[str] = Counter()

@@ -1,0 +1,33 @@
+"""Which of the processes that train together this one is, by torch's words: its rank, of a world of so many."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import torch.distributed
+
+
+class Place(NamedTuple):
+    """A process among those that train together.
+
+    Attributes:
+        rank: its number, from 0.
+        size: how many there are; 1 where it trains alone.
+    """
+
+    rank: int
+    size: int
+
+
+ALONE = Place(0, 1)
+
+
+def place() -> Place:
+    """This process's place: that in the process group, or before there is one, what torchrun has set for it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return Place(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
+        return Place(int(rank), int(size))
+    return ALONE
