@@ -42,6 +42,7 @@ ORDER = (
     "_resume",  # a block's state, for a checkpoint
     "_environment",  # the environment variables that overrule torch
     "_told",  # the forms that what has been found takes
+    "_watch",  # what loops do with their time
     "_pictures",  # the forms that have pictures
     "_report",  # what is in force, in words
     "_turns",  # code that runs in turns
@@ -67,6 +68,7 @@ ORDER = (
 UPWARDS = {
     ("_active", "_report"): "Active.report() is a method of what is below the report",
     ("_active", "_resume"): "so are Active.state_dict() and load_state_dict()",
+    ("regions", "_watch"): "a region that watches loops needs it with the first batch, and others never",
     ("_report", "torchturbo"): "a report says which torchturbo made it",
 }
 
@@ -233,7 +235,7 @@ def test_each_argument_is_explained(name: str) -> None:
 def test_what_users_import_is_there() -> None:
     classes = ["Active", "Comparison", "LayerCosts", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
     verbs = ["accelerate", "benchmark", "check_reproducible", "profile_layers"]
-    verbs += ["report", "restore", "scaler_of", "tune"]
+    verbs += ["report", "restore", "scaler_of", "tune", "watch"]
     names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from torchturbo._reproducible import Reproduction, check_reproducible
     from torchturbo._tune import Tuned, tune
     from torchturbo._turbo import turbo
+    from torchturbo._watch import watch
     from torchturbo.profiles import PROFILES, Profile
     from torchturbo.regions._scaler import Scaler
 
@@ -69,6 +70,7 @@ __all__ = [
     "scaler_of",
     "tune",
     "turbo",
+    "watch",
 ]
 
 _FROM = {
@@ -90,6 +92,7 @@ _FROM = {
     "scaler_of": "_accelerate",
     "tune": "_tune",
     "turbo": "_turbo",
+    "watch": "_watch",
 }
 
 # Hidden from type checkers, which would otherwise believe that any name is here.

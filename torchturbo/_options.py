@@ -131,6 +131,9 @@ class Options(TypedDict, total=False):
     persistent_workers: Literal[True, False, "auto"]
     """Workers that are kept from epoch to epoch, for data loaders made in the block whose call does not say."""
 
+    monitor: Literal[False, "auto", "lines", "json"] | bool | None
+    """Watch loops over data loaders: speed, waiting, GPU, memory, and once an alert that names the cause."""
+
     init_scale: float
     """The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler."""
 

@@ -25,6 +25,7 @@
     RanksWarning           (UserWarning)   processes that train together are asked for different things; says which
     DeterminismWarning     (UserWarning)   the next run may have other bits; says by what, and where it was called
     LeakWarning            (UserWarning)   a test has left torch's global state changed; says which
+    WatchWarning           (UserWarning)   a loop keeps the machine waiting; says why, and what to try
 
 Errors about what was asked are raised before anything has been changed.
 """
@@ -121,6 +122,10 @@ class DeterminismWarning(UserWarning):
 
 class LeakWarning(UserWarning):
     """A test, a fixture or an import has left torch's global state changed, and is only to be told of it."""
+
+
+class WatchWarning(UserWarning):
+    """A watched loop leaves the machine idle for much of the time."""
 
 
 def near(word: str, words: Iterable[str]) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
-from typing import Any
 
 import torch
 
@@ -17,6 +15,7 @@ from torchturbo import hardware
 from torchturbo._benchmark.contenders import Contender
 from torchturbo._benchmark.ratios import FEWEST
 from torchturbo._replay.here import Here
+from torchturbo._watch.machine import compiled as graphs
 
 LEAST_SECONDS = 0.02
 """What a sample takes at least, if that takes no more steps than `MOST_STEPS`."""
@@ -199,10 +198,5 @@ def _busy() -> float | None:
 @contextmanager
 def _counting() -> Iterator[Callable[[], int]]:
     """A block that counts the graphs that are compiled in it."""
-    before = _graphs()
-    yield lambda: _graphs() - before
-
-
-def _graphs() -> int:
-    utils: Any = sys.modules.get("torch._dynamo.utils")
-    return 0 if utils is None else int(utils.counters["stats"]["unique_graphs"])
+    before = graphs()
+    yield lambda: graphs() - before

@@ -97,6 +97,7 @@ OPTIONS = {
     "persistent_workers": (
         "Workers that are kept from epoch to epoch, for data loaders made in the block whose call does not say."
     ),
+    "monitor": "Watch loops over data loaders: speed, waiting, GPU, memory, and once an alert that names the cause.",
     "init_scale": "The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler.",
     "growth_factor": (
         "What the scale is multiplied by after growth_interval steps that all ran: growth_factor of "
@@ -146,6 +147,7 @@ VALUES = {
     "prefetch_factor": ("auto",),
     "pin_memory": ("true", "false", "auto"),
     "persistent_workers": ("true", "false", "auto"),
+    "monitor": ("false", "auto", "lines", "json"),
     "init_scale": (),
     "growth_factor": (),
     "backoff_factor": (),

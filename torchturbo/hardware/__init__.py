@@ -77,6 +77,13 @@ def agreed_on(hardware: Hardware) -> None:
         _settle()
 
 
+@contextmanager
+def reader() -> Iterator[Callable[[], tuple[Reading, ...]]]:
+    """A block in which `readings` can be had again and again, and NVML is opened once."""
+    with cuda.reader() as read:
+        yield lambda: () if _stand_ins else read()
+
+
 def _look() -> Hardware:
     global _real, _real_is_final
     found = _real

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -46,12 +47,20 @@ def has_started() -> bool:
 
 def readings() -> tuple[Reading, ...]:
     """What each GPU that torch can use does at this moment; empty where NVML or torch has none."""
+    with reader() as read:
+        now = read()
+    return now
+
+
+@contextmanager
+def reader() -> Iterator[Callable[[], tuple[Reading, ...]]]:
+    """What gives `readings` again and again; NVML stays open meanwhile, as opening it takes long."""
     if torch.version.cuda is None:
-        return ()
+        yield lambda: ()
+        return
     with ExitStack() as stack:
         nvml = connect(stack)
-        now = [] if isinstance(nvml, str) else [*_read(nvml)]
-    return tuple(now)
+        yield lambda: () if isinstance(nvml, str) else tuple(_read(nvml))
 
 
 def _read(nvml: Nvml) -> Iterator[Reading]:

@@ -84,7 +84,7 @@ def _fitting(named: dict[str, Any]) -> tuple[int, str]:
         return 0, "the data are in memory already, and sending them to this process takes longer than indexing"
     if (names := written_by(dataset)) is not None:
         return 0, f"the dataset writes {names} as it is read, which each worker would do to a copy of its own"
-    processes = _processes_here()
+    processes = processes_here()
     cores = _room.cores(detect().cpu.cores) // processes
     on_gpu = detect().device_type != "cpu"
     number = min(_AT_MOST, cores - 1) if on_gpu else min(2, cores // 4)
@@ -117,7 +117,7 @@ def _mebibytes(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
-def _processes_here() -> int:
+def processes_here() -> int:
     """How many processes of one launch share this machine."""
     told = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, int(told)) if told.isdecimal() else 1

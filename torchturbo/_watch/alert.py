@@ -1,0 +1,56 @@
+"""What is said once when a machine is not busy: with what was measured, why, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torchturbo._watch.cause import Loading, Window, cause_of
+from torchturbo._watch.timeline import COMPUTING, OPTIMIZER, WAITING
+from torchturbo.errors import WatchWarning
+from torchturbo.hardware import _room, detect
+from torchturbo.regions._workers import decided, processes_here
+from torchturbo.settings._callers import users_frame, warn_at
+
+if TYPE_CHECKING:
+    from torchturbo._watch.session import Session
+
+
+def alert(window: Window, session: Session) -> None:
+    """Warns, at the line of the loop.
+
+    Args:
+        window: what was measured.
+        session: of the loop.
+    """
+    runs = session.timeline.runs
+    run = max(runs, key=lambda each: each.waiting)
+    lines, judge = session.voice.lines, session.voice.judge
+    assert judge is not None
+    cause = cause_of(
+        window,
+        loading_of(run.loader),
+        lines.most(WAITING),
+        lines.most(COMPUTING, OPTIMIZER),
+    )
+    of = "the GPU is busy" if window.of_gpu else "this machine computes"
+    below = f"below {judge.threshold:.0%} over {window.times.total:.1f} s"
+    warn_at(users_frame(), f"{of} {window.utilization:.0%} of the time, {below}: {cause}", WatchWarning)
+
+
+def loading_of(loader: Any) -> Loading:
+    """How a loader's batches come.
+
+    Args:
+        loader: any.
+    """
+    cores = max(1, _room.cores(detect().cpu.cores) // processes_here())
+    workers = getattr(loader, "num_workers", None)
+    kind = f"a {type(loader).__name__}"
+    if not isinstance(workers, int) or not hasattr(loader, "dataset"):
+        return Loading(kind, None, cores)
+    refused = None
+    if not workers:
+        named = {"dataset": loader.dataset, "collate_fn": getattr(loader, "collate_fn", None)}
+        number, told = decided(1, named)
+        refused = None if number else told.removeprefix("got no workers: ")
+    return Loading(kind, workers, cores, bool(getattr(loader, "persistent_workers", False)), refused)

@@ -1,0 +1,62 @@
+"""How many samples and tokens a batch has, as far as the batch tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+_WHOLE = frozenset({"torch.int64", "torch.int32"})
+_TOKENS = "input_ids"
+
+
+def samples_in(batch: Any, most: int | None = None) -> int | None:
+    """How many samples a batch has, or None where nobody tells.
+
+    Args:
+        batch: what a loader has given. Nothing is asked of a device.
+        most: how many a whole batch has; None where the loader does not say. What has more is no row a sample, as
+            the nodes of graphs are not.
+    """
+    found = _first(batch)
+    return most if found is None or (most is not None and found > most) else found
+
+
+def _first(batch: Any) -> int | None:
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.dim() else None
+    if isinstance(batch, Mapping):
+        batch = batch.values()
+    elif isinstance(batch, list | tuple):
+        if batch and isinstance(batch[0], str | bytes | int | float):
+            return len(batch)
+    else:
+        graphs = getattr(batch, "num_graphs", None)
+        return graphs if isinstance(graphs, int) else None
+    for part in batch:
+        found = _first(part)
+        if found is not None:
+            return found
+    return None
+
+
+def tokens_in(batch: Any) -> int | None:
+    """How many tokens a batch has, padding among them, or None where it does not tell that it is text.
+
+    It does by an ``input_ids``, or where its first two tensors are matrices of whole numbers of one shape: what a
+    language model reads, and what it is to say.
+
+    Args:
+        batch: what a loader has given.
+    """
+    if isinstance(batch, Mapping):
+        ids = batch.get(_TOKENS)
+        return ids.numel() if isinstance(ids, Tensor) else None
+    if isinstance(batch, list | tuple) and len(batch) > 1:
+        read, said = batch[0], batch[1]
+        if isinstance(read, Tensor) and isinstance(said, Tensor) and read.dim() == 2 and read.shape == said.shape:
+            return read.numel() if str(read.dtype) in _WHOLE and read.dtype is said.dtype else None
+        return None
+    ids = None if isinstance(batch, Tensor) else getattr(batch, _TOKENS, None)
+    return ids.numel() if isinstance(ids, Tensor) else None

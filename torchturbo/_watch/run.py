@@ -1,0 +1,176 @@
+"""One loop over one loader, from its first batch to its last: each batch timed and counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import perf_counter as clock
+from typing import Any
+
+from torchturbo._dynamo import untraced
+from torchturbo._watch.batches import samples_in, tokens_in
+from torchturbo._watch.data import Seen
+from torchturbo._watch.session import Session
+from torchturbo._watch.timeline import COMPUTING, WAITING, Timeline, here
+from torchturbo._watch.voice import Voice
+
+
+class Run:
+    """One loop over one loader, from its first batch to its last.
+
+    Args:
+        name: what it is called.
+        loader: what it goes through.
+        of: how many batches it has, or None.
+        workers: processes that fetch them.
+        batch_size: samples of a whole batch, or None where the loader does not say.
+    """
+
+    __slots__ = (
+        "batch_size",
+        "began",
+        "finalizer",
+        "last",
+        "loader",
+        "name",
+        "of",
+        "samples",
+        "session",
+        "steps",
+        "tokens",
+        "waiting",
+        "workers",
+    )
+
+    def __init__(self, name: str, loader: Any, of: int | None, workers: int, batch_size: int | None) -> None:
+        self.name, self.loader, self.of, self.workers, self.batch_size = name, loader, of, workers, batch_size
+        self.steps = self.samples = self.tokens = 0
+        self.waiting = 0.0
+        self.began = clock()
+        self.session: Session | None = None
+        self.last: Seen | None = None
+        self.finalizer: Any = None
+
+    @property
+    def seen(self) -> Seen | None:
+        """What was seen of it so far, and of those around it; None before it has begun."""
+        return self.last if self.session is None else self.session.seen(clock())
+
+    @untraced
+    def begin(self, voice: Voice, in_force: Callable[[], bool] | None = None) -> None:
+        """Begins to be watched; alone, or within the loop that is watched in this thread already.
+
+        Args:
+            voice: tells of it, if it is the outermost.
+            in_force: whether somebody still wants it to be watched; None where that ends with the loop.
+        """
+        holder = here.holder
+        session: Session | None = holder.session
+        if session is None or session.elsewhere:
+            holder.timeline = Timeline(self.began)
+            session = holder.session = Session(holder, voice, in_force)
+            session.timeline.runs.append(self)
+            session.start()
+        else:
+            session.timeline.runs.append(self)
+        self.session = session
+
+    @untraced
+    def take(self, fetch: Callable[[], Any]) -> Any:
+        """The next batch, timed.
+
+        Args:
+            fetch: gives it.
+        """
+        session = self.session
+        if session is None:
+            return fetch()
+        timeline = session.timeline
+        timeline.ident = threading.get_ident()
+        outer = timeline.fetching
+        began = clock()
+        before = timeline.turns_to(WAITING, began)
+        timeline.fetching = self
+        session.holder.within += 1
+        try:
+            batch = fetch()
+        finally:
+            session.holder.within -= 1
+            ended = clock()
+            # A step that has raised is over too.
+            timeline.turns_to(WAITING if before is WAITING else COMPUTING, ended)
+            timeline.fetching = outer
+            self.waiting += ended - began
+        if not self.steps:
+            timeline.starting += ended - began
+        self.steps += 1
+        timeline.taken += 1
+        self.samples += samples_in(batch, self.batch_size) or 0
+        self.tokens += tokens_in(batch) or 0
+        if self.steps == 1 or session.pending is not None:
+            session.stepped()
+        return batch
+
+    @untraced
+    def end(self, *, alerting: bool = False) -> None:
+        """Is over, or left.
+
+        Args:
+            alerting: whether what is still to be alerted of can be, as the loop's own code is there to hear it.
+        """
+        session, self.session = self.session, None
+        if session is None:
+            return
+        runs = session.timeline.runs
+        try:
+            if runs == [self]:
+                session.end()
+                self.last = session.last
+                if alerting and session.pending is not None:
+                    session.stepped()
+            else:
+                self.last = session.seen(clock())
+        finally:
+            if self in runs:
+                runs.remove(self)
+
+
+def run_of(loader: Any, name: str | None = None) -> Run:
+    """A loop over a loader, which has not begun.
+
+    Args:
+        loader: any.
+        name: what it is called; without one, its dataset's class.
+    """
+    dataset = getattr(loader, "dataset", None)
+    try:
+        of = len(loader)
+    except Exception:
+        of = None  # whatever it says to this
+    workers, batch_size = (getattr(loader, attribute, None) for attribute in ("num_workers", "batch_size"))
+    name = name or type(loader if dataset is None else dataset).__name__
+    return Run(
+        name,
+        loader,
+        of,
+        workers if isinstance(workers, int) else 0,
+        batch_size if isinstance(batch_size, int) else None,
+    )
+
+
+@untraced
+def took(run: Run, fetch: Callable[[], Any]) -> Any:
+    """The next batch of a loop, which is over where there is none.
+
+    Args:
+        run: the loop.
+        fetch: gives the batch.
+    """
+    try:
+        return run.take(fetch)
+    except StopIteration:
+        run.end(alerting=True)
+        raise
+    except BaseException:
+        run.end()
+        raise

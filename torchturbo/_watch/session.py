@@ -1,0 +1,204 @@
+"""The loops of a thread while they are watched: looked at in the background, told of, and ended."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter as clock
+from typing import Any
+
+from torchturbo import hardware
+from torchturbo._dynamo import untraced
+from torchturbo._watch import timeline as _timeline
+from torchturbo._watch.cause import Window
+from torchturbo._watch.data import Seen
+from torchturbo._watch.lines import promptly
+from torchturbo._watch.machine import OfMachine, compiled, current_gpu, of_machine
+from torchturbo._watch.marks import Mark
+from torchturbo._watch.timeline import WAITING, Holder
+from torchturbo._watch.voice import Voice
+
+_LOOK = 0.1
+"""Seconds between two looks at the thread's stack."""
+_OF_LATE = 30
+"""How many looks at the machine are what is told of as being of late."""
+_JOIN = 2.0
+"""Seconds that the end of a loop waits for what looks at it, which a driver that hangs may hold."""
+
+
+class Session:
+    """What is watched in one thread, from the beginning of its outermost loop to its end.
+
+    Args:
+        holder: of the thread.
+        voice: tells of it.
+        in_force: whether somebody still wants it to be watched; None where that ends with the loop.
+
+    Attributes:
+        timeline: where the thread's time goes.
+        pending: what is to be alerted of, which the thread itself does at its next batch.
+        last: what it was in all, once it has ended.
+    """
+
+    def __init__(self, holder: Holder, voice: Voice, in_force: Callable[[], bool] | None) -> None:
+        assert holder.timeline is not None
+        self.holder, self.timeline, self.voice = holder, holder.timeline, voice
+        self.pending: Window | None = None
+        self.last: Seen | None = None
+        self._in_force = in_force
+        self._pid = os.getpid()
+        self._gpu = current_gpu()
+        self._graphs = compiled()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._ended = False
+        self._began = clock()
+        self._marks: deque[Mark] = deque([Mark(self.timeline, self._began)], maxlen=_OF_LATE)
+        self._first = self._marks[0]
+        self._machine = OfMachine()
+        self._busy: deque[float] = deque(maxlen=_OF_LATE)
+
+    # ---------------------------------------------------------------------------------------- in the loop's own thread
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is of the process that this one is a fork of."""
+        return os.getpid() != self._pid
+
+    @untraced
+    def start(self) -> None:
+        """Begins to look, with a thread of its own, if there is anything to look for."""
+        _timeline.hear_steps()
+        if not self.voice.options.looks:
+            return
+        self.voice.begin()
+        self._thread = threading.Thread(target=self._look, name="torchturbo.watch", daemon=True)
+        self._thread.start()
+
+    def stepped(self) -> None:
+        """A loop has had its first batch, or there is something to be told in its thread."""
+        if self._gpu is None:
+            self._gpu = current_gpu()
+        window, self.pending = self.pending, None
+        if window is not None:
+            from torchturbo._watch.alert import alert
+
+            alert(window, self)
+
+    def end(self) -> None:
+        """Ends what looks, tells what it was in all, and alerts if that is still to be done."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        _timeline.hear_no_steps()
+        self.holder.timeline = self.holder.session = None
+        if self.elsewhere:
+            return  # a fork has no thread that looks, and is not the one to tell
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN)
+        now = clock()
+        if len(self._marks) == 1:
+            self._machine = of_machine(self._gpu, lambda: ())  # it was over before anybody has looked
+        self._mark(now)
+        self.last = self.seen(now, over=True)
+        if self._thread is not None:
+            self.voice.end(self.last)
+        self.voice.recompiled += self._recompiled()
+        self.voice.begun = True
+
+    # -------------------------------------------------------------------------------------------------- beside the loop
+
+    def _look(self) -> None:
+        options = self.voice.options
+        period = min(_LOOK, options.every)
+        left, due = 0, clock() + options.every
+        with hardware.reader() as read:
+            while not self._stop.wait(period):
+                now = clock()
+                self._look_at_lines()
+                left = 0 if self._in_force is None or self._in_force() else left + 1
+                if left > 1:
+                    self._let_go()
+                    return
+                if now >= due:
+                    due = now + options.every
+                    self._look_at_machine(now, read)
+                    self.voice.tell(self.seen(now))
+
+    def _look_at_lines(self) -> None:
+        judge, timeline = self.voice.judge, self.timeline
+        if judge is None or judge.told:
+            return
+        with promptly(self._stop):
+            fetching, phase = timeline.fetching, timeline.at[0]
+            # What workers do is not seen here, only that this thread waits for them.
+            if phase is not WAITING or fetching is None or not fetching.workers:
+                self.voice.lines.look(timeline.ident, phase)
+
+    def _look_at_machine(self, now: float, read: Any) -> None:
+        self._machine = of_machine(self._gpu, read)
+        self._mark(now)
+
+    def _mark(self, now: float) -> None:
+        """Judges what came since the last look."""
+        last, mark = self._marks[-1], Mark(self.timeline, now)
+        self._marks.append(mark)
+        window = mark.window(last, self._machine.utilization)
+        self._busy.append(window.utilization)
+        judge = self.voice.judge
+        # The first step compiles, warms up and fills caches.
+        if judge is not None and (last.steps > 1 or self.voice.begun):
+            found = judge.add(window)
+            if found is not None:
+                self.pending = found
+
+    def _let_go(self) -> None:
+        """Ends by itself, as nobody wants to know any more."""
+        for run in list(self.timeline.runs):
+            run.session = None
+        self.end()
+
+    # ----------------------------------------------------------------------------------------------------- what is seen
+
+    def _recompiled(self) -> int:
+        first = self._first_graphs if self._first_graphs is not None else compiled()
+        return compiled() - first
+
+    @property
+    def _first_graphs(self) -> int | None:
+        """Graphs that were there once the first step of all was over, or None before that."""
+        if self.voice.begun:
+            return self._graphs
+        return next((mark.graphs for mark in self._marks if mark.steps > 1), None)
+
+    def seen(self, now: float, *, over: bool = False) -> Seen:
+        """What was seen of late, or of the whole.
+
+        Args:
+            now: by the clock.
+            over: whether the outermost loop is over, and it is the whole that is asked for.
+        """
+        mark, since = Mark(self.timeline, now), self._first if over else self._marks[0]
+        times = mark.times.since(since.times)
+        total = times.total or 1e-9
+        runs = list(self.timeline.runs)
+        scaler = self.timeline.scaler
+        busy = list(self._busy)
+        return Seen(
+            loops=tuple(mark.loop(run, since) for run in runs),
+            seconds=now - self._began,
+            waiting=times.waiting / total,
+            computing=times.computing / total,
+            optimizer=times.optimizer / total,
+            utilization=sum(busy) / len(busy) if busy else 1 - times.waiting / total,
+            machine=self._machine,
+            recompiles=self.voice.recompiled + self._recompiled(),
+            scale=None if scaler is None else scaler.get_scale(),
+            skipped_steps=None if scaler is None else scaler.skipped_steps,
+            over=over,
+        )

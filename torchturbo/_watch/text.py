@@ -1,0 +1,133 @@
+"""What was seen of a loop: as a line, and as the bar in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torchturbo._watch.data import Loop, Seen
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_LOW = 0.7
+
+
+def line_of(seen: Seen) -> str:
+    """It in a line of plain text.
+
+    Args:
+        seen: of a loop.
+    """
+    inner = [f"in {_place(loop)}" for loop in seen.loops[1:]]
+    return "torchturbo: " + ", ".join(
+        [_place(seen.loops[0]), *inner, *_rates(seen.loops[0]), *_shares(seen), *_rest(seen)]
+    )
+
+
+def _place(loop: Loop) -> str:
+    of = "" if loop.of is None else f" of {loop.of:,}"
+    return f"{loop.name} {loop.steps:,}{of}"
+
+
+def _rates(loop: Loop) -> Iterator[str]:
+    yield f"{short(loop.steps_per_second)} steps/s"
+    if loop.samples_per_second is not None:
+        yield f"{short(loop.samples_per_second)} samples/s"
+    if loop.tokens_per_second is not None:
+        yield f"{short(loop.tokens_per_second)} tokens/s"
+
+
+def _shares(seen: Seen) -> Iterator[str]:
+    yield f"waiting {seen.waiting:.0%}"
+    yield f"computing {seen.computing:.0%}"
+    yield f"optimizer {seen.optimizer:.0%}"
+
+
+def _rest(seen: Seen) -> Iterator[str]:
+    machine = seen.machine
+    if machine.utilization is not None:
+        yield f"GPU {seen.utilization:.0%}"
+    if machine.power is not None:
+        yield f"{machine.power:.0f} W"
+    if machine.throttled:
+        yield "throttled by " + " and ".join(why.partition(":")[0] for why in machine.throttled)
+    if machine.memory is not None:
+        of = "" if machine.memory_total is None else f" of {size(machine.memory_total)}"
+        peak = "" if machine.memory_peak is None else f" (peak {size(machine.memory_peak)})"
+        yield f"memory {size(machine.memory)}{of}{peak}"
+    if seen.scale is not None:
+        yield f"scale {seen.scale:g}"
+        yield f"{seen.skipped_steps} skipped"
+    if seen.recompiles:
+        yield f"{seen.recompiles} recompiles"
+
+
+def short(number: float) -> str:
+    """A number in three digits or so, as ``12.3k``.
+
+    Args:
+        number: at least 0.
+    """
+    for bound, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= bound:
+            return f"{number / {'G': 1e9, 'M': 1e6, 'k': 1e3}[letter]:.3g}{letter}"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def size(number: int) -> str:
+    """Bytes in words, as ``1.5 GiB``.
+
+    Args:
+        number: of bytes.
+    """
+    return f"{number / 2**30:.3g} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a clock shows them, as ``1:02:03``.
+
+    Args:
+        seconds: some.
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+# --------------------------------------------------------------------------------------------------- in a terminal
+
+
+def drawn(seen: Seen) -> RenderableType:
+    """It as rich lays it out: a bar for each loop, those within beneath, and what the machine does.
+
+    Args:
+        seen: of a loop.
+    """
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    bars = Table.grid(padding=(0, 1))
+    for depth, loop in enumerate(seen.loops):
+        total = loop.of or None
+        bar = ProgressBar(total=total, completed=min(loop.steps, total or loop.steps), width=30, pulse=not total)
+        went = duration(loop.seconds)
+        if total and loop.steps_per_second and not seen.over:
+            went += f" < {duration(max(0, total - loop.steps) / loop.steps_per_second)}"
+        bars.add_row(
+            Text("  " * depth + loop.name, style="bold"),
+            Text(f"{loop.steps:,}" + (f"/{total:,}" if total else ""), justify="right"),
+            bar,
+            Text(went, style="cyan"),
+            Text("  ".join(_rates(loop))),
+        )
+    shares = Text("  ")
+    shares.append(f"waiting {seen.waiting:.0%}", style="bold yellow" if seen.waiting > 1 - _LOW else "")
+    shares.append(f"  computing {seen.computing:.0%}  optimizer {seen.optimizer:.0%}")
+    for word in _rest(seen):
+        low = word.startswith("GPU") and seen.utilization < _LOW
+        shares.append("  ")
+        shares.append(word, style="bold yellow" if low or word.startswith("throttled") else "")
+    return Group(bars, shares)

@@ -1,0 +1,108 @@
+"""Data loaders that are iterated in a block that monitors: each batch that a loop takes is timed.
+
+It is the code of `_BaseDataLoaderIter.__next__` that is exchanged, so that iterators stay torch's own. The time is
+`torchturbo._watch`'s to measure, which is above this and loaded with the first batch.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from torch.utils.data import dataloader, get_worker_info
+
+from torchturbo._dynamo import untraced
+from torchturbo.regions._calls import Exchange, code_like
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import Raw
+
+
+class Monitor:
+    """One entry of a block that monitors.
+
+    Args:
+        show: how it is told: ``"auto"``, ``"lines"`` or ``"json"``.
+    """
+
+    __slots__ = ("_voice", "show")
+
+    def __init__(self, show: Any) -> None:
+        self.show = show
+        self._voice: Any = None
+
+    def voice(self) -> Any:
+        """What tells of the loops in it, one after another."""
+        if self._voice is None:
+            from torchturbo._watch.voice import Options, Voice
+
+            self._voice = Voice(Options(show=self.show))
+        return self._voice
+
+    def __repr__(self) -> str:
+        return f"<monitor {self.show}>"
+
+
+class _Asked:
+    """What a thread's region asks for; others read it too, as they do not a `threading.local`."""
+
+    __slots__ = ("monitor",)
+
+    def __init__(self) -> None:
+        self.monitor: Monitor | None = None
+
+    def in_force(self) -> bool:
+        """Whether it asks for anything."""
+        return self.monitor is not None
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.asked = _Asked()
+
+
+_here = _Here()
+
+
+@untraced
+def _next(iterator: Any) -> Any:
+    """`_BaseDataLoaderIter.__next__`."""
+    asked = _here.asked
+    monitor = asked.monitor
+    if monitor is None or get_worker_info() is not None:
+        return NEXTS.theirs(iterator)
+    from torchturbo._watch import taken
+
+    return taken(iterator, lambda: NEXTS.theirs(iterator), monitor.voice, asked.in_force)
+
+
+def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
+    call: Any = "ours"
+    return call(self, *args, **kwargs)
+
+
+_FUNCTION: Any = dataloader._BaseDataLoaderIter.__next__
+NEXTS = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _next))
+
+
+def _read() -> Raw:
+    return _here.asked.monitor
+
+
+def _write(raw: Monitor | None, over: Raw) -> None:
+    asked = _here.asked
+    if (raw is None) != (asked.monitor is None):
+        (NEXTS.closed if raw is None else NEXTS.opened)()
+    asked.monitor = raw
+
+
+MONITOR = Cell("what monitors loops", "thread", _read, _write)
+
+
+def _after_fork() -> None:
+    """In a forked child only the thread that forked goes on."""
+    NEXTS.recounted(int(_here.asked.monitor is not None))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
