@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,8 @@ from torchturbo._watch.timeline import Times
 
 _STEPS = 3
 """Steps that are in what is judged, at least: one can be anything."""
+_PIECES = 20
+"""Pieces of what is judged that are told apart."""
 _SHARE = 0.3
 """The share of the time from which on something is the cause, where it is not the greatest."""
 
@@ -111,6 +114,8 @@ class Judge:
         if self.told:
             return None
         windows = self._windows
+        if windows and windows[-1].times.total < self.after / _PIECES:  # of loops that are over in no time
+            window = _together((windows.pop(), window))
         windows.append(window)
         while len(windows) > 1 and sum(each.times.total for each in windows) - windows[0].times.total >= self.after:
             windows.popleft()
@@ -122,7 +127,7 @@ class Judge:
         return whole
 
 
-def _together(windows: deque[Window]) -> Window:
+def _together(windows: Collection[Window]) -> Window:
     times = Times(*(sum(each) for each in zip(*(window.times for window in windows), strict=True)))
     busy = sum(window.utilization * window.times.total for window in windows)
     return Window(

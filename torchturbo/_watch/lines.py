@@ -7,10 +7,7 @@ import os
 import sys
 import sysconfig
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -18,7 +15,7 @@ from torchturbo._watch.timeline import Phase
 
 _AT_MOST = 3
 """Lines that are named."""
-_SOON = 1e-5
+_SOON = 1e-4
 """Seconds after which a thread is asked to let another one run, where Python's own are 5e-3."""
 _LEAST = 0.1
 """The share of a phase below which a line is not worth a word."""
@@ -63,27 +60,46 @@ def _kind(file: str) -> int:
     return _NOBODYS if file.startswith(_PYTHON) else _USERS
 
 
-@contextmanager
-def promptly(stop: threading.Event) -> Iterator[None]:
-    """A block that begins in the middle of what other threads do.
+class _Prompt:
+    """Has Python's lock given away soon, while somebody needs that.
 
-    Whoever wants to run waits until another thread lets Python's lock go, and a thread does that by itself in torch's
-    operations and hardly anywhere else: so all that could be seen is operations. Asked for the lock so soon, it gives
-    it away where it is. That holds for some two milliseconds.
-
-    Args:
-        stop: ends the waiting.
+    A thread that wants to run waits until another one lets the lock go, which it does by itself in torch's operations
+    and hardly anywhere else: so all that could be seen of it is operations. Asked for the lock sooner, it gives it away
+    where it is.
     """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SOON)
-    mine = sys.getswitchinterval()
-    try:
-        # Not at the same distance each time: what is looked at has a rhythm of its own.
-        stop.wait(0.001 + time.perf_counter_ns() % 1000 / 1e6)
-        yield
-    finally:
-        if sys.getswitchinterval() == mine:
-            sys.setswitchinterval(before)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._needed = 0
+        self._before = self._mine = 0.0
+
+    def begin(self) -> None:
+        """Counts one who needs it."""
+        with self._lock:
+            self._needed += 1
+            if self._needed == 1:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, _SOON))
+                self._mine = sys.getswitchinterval()
+
+    def end(self) -> None:
+        """Counts one who needs it no more; what somebody else has set meanwhile stays."""
+        with self._lock:
+            self._needed -= 1
+            if self._needed == 0 and sys.getswitchinterval() == self._mine:
+                sys.setswitchinterval(self._before)
+
+    def forget(self) -> None:
+        """Ends it in a forked child, in which nobody looks."""
+        self._lock = threading.Lock()
+        if self._needed:
+            self._needed = 1
+            self.end()
+
+
+prompt = _Prompt()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=prompt.forget)
 
 
 class Lines:

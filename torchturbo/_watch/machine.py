@@ -54,21 +54,22 @@ def of_machine(gpu: int | None, read: Callable[[], tuple[Reading, ...]]) -> OfMa
         gpu: torch's index of the GPU that the loop works on; None where torch has started none.
         read: gives what GPUs do.
     """
-    index = gpu if gpu is not None else 0
-    reading = next((each for each in read() if each.index == index), None)
     memory, peak = _of_process() if gpu is None else _of_gpu(gpu)
+    if gpu is None:  # those that are there do nothing for this process
+        return OfMachine(memory=memory, memory_peak=peak)
+    reading = next((each for each in read() if each.index == gpu), None)
     if reading is None:
         return OfMachine(gpu=gpu, memory=memory, memory_peak=peak)
     gpus = hardware.detect().gpus
     return OfMachine(
-        gpu=index,
+        gpu=gpu,
         utilization=None if reading.utilization is None else reading.utilization / 100,
         power=reading.power,
         temperature=reading.temperature,
         throttled=tuple(why for why in reading.throttle or () if not why.startswith(_NO_THROTTLING)),
         memory=memory,
         memory_peak=peak,
-        memory_total=gpus[index].memory if gpu is not None and index < len(gpus) else None,
+        memory_total=gpus[gpu].memory if gpu < len(gpus) else None,
     )
 
 

@@ -66,7 +66,7 @@ class Run:
         """
         holder = here.holder
         session: Session | None = holder.session
-        if session is None or session.elsewhere:
+        if session is None:
             holder.timeline = Timeline(self.began)
             session = holder.session = Session(holder, voice, in_force)
             session.timeline.runs.append(self)

@@ -14,13 +14,13 @@ from torchturbo._dynamo import untraced
 from torchturbo._watch import timeline as _timeline
 from torchturbo._watch.cause import Window
 from torchturbo._watch.data import Seen
-from torchturbo._watch.lines import promptly
+from torchturbo._watch.lines import prompt
 from torchturbo._watch.machine import OfMachine, compiled, current_gpu, of_machine
 from torchturbo._watch.marks import Mark
 from torchturbo._watch.timeline import WAITING, Holder
 from torchturbo._watch.voice import Voice
 
-_LOOK = 0.1
+_LOOK = 0.05
 """Seconds between two looks at the thread's stack."""
 _OF_LATE = 30
 """How many looks at the machine are what is told of as being of late."""
@@ -54,7 +54,7 @@ class Session:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._ended = False
+        self._ended = self._seeking = False
         self._began = clock()
         self._marks: deque[Mark] = deque([Mark(self.timeline, self._began)], maxlen=_OF_LATE)
         self._first = self._marks[0]
@@ -62,11 +62,6 @@ class Session:
         self._busy: deque[float] = deque(maxlen=_OF_LATE)
 
     # ---------------------------------------------------------------------------------------- in the loop's own thread
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether it is of the process that this one is a fork of."""
-        return os.getpid() != self._pid
 
     @untraced
     def start(self) -> None:
@@ -94,10 +89,10 @@ class Session:
             if self._ended:
                 return
             self._ended = True
+        if os.getpid() != self._pid:
+            return  # a fork has no thread that looks, and is not the one to tell
         _timeline.hear_no_steps()
         self.holder.timeline = self.holder.session = None
-        if self.elsewhere:
-            return  # a fork has no thread that looks, and is not the one to tell
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN)
@@ -115,30 +110,41 @@ class Session:
 
     def _look(self) -> None:
         options = self.voice.options
-        period = min(_LOOK, options.every)
-        left, due = 0, clock() + options.every
-        with hardware.reader() as read:
-            while not self._stop.wait(period):
-                now = clock()
-                self._look_at_lines()
-                left = 0 if self._in_force is None or self._in_force() else left + 1
-                if left > 1:
-                    self._let_go()
-                    return
-                if now >= due:
-                    due = now + options.every
-                    self._look_at_machine(now, read)
-                    self.voice.tell(self.seen(now))
+        due = clock() + options.every
+        left = 0
+        try:
+            with hardware.reader() as read:
+                while not self._stop.wait(min(_LOOK, options.every)):
+                    left = 0 if self._in_force is None or self._in_force() else left + 1
+                    if left > 1:
+                        self._let_go()
+                        return
+                    if self._seeking:
+                        self._look_at_lines()
+                    now = clock()
+                    if now >= due:
+                        due = now + options.every
+                        self._look_at_machine(now, read)
+                        self.voice.tell(self.seen(now))
+                        self._seek()
+        finally:
+            self._seek(False)
+
+    def _seek(self, needed: bool | None = None) -> None:
+        """Looks for lines from now on if the machine is not busy, and nobody knows yet why."""
+        judge = self.voice.judge
+        if needed is None:
+            needed = judge is not None and not judge.told and self._busy[-1] < judge.threshold
+        if needed != self._seeking:
+            self._seeking = needed
+            (prompt.begin if needed else prompt.end)()
 
     def _look_at_lines(self) -> None:
-        judge, timeline = self.voice.judge, self.timeline
-        if judge is None or judge.told:
-            return
-        with promptly(self._stop):
-            fetching, phase = timeline.fetching, timeline.at[0]
-            # What workers do is not seen here, only that this thread waits for them.
-            if phase is not WAITING or fetching is None or not fetching.workers:
-                self.voice.lines.look(timeline.ident, phase)
+        timeline = self.timeline
+        fetching, phase = timeline.fetching, timeline.at[0]
+        # What workers do is not seen here, only that this thread waits for them.
+        if phase is not WAITING or fetching is None or not fetching.workers:
+            self.voice.lines.look(timeline.ident, phase)
 
     def _look_at_machine(self, now: float, read: Any) -> None:
         self._machine = of_machine(self._gpu, read)

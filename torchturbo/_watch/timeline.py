@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from time import perf_counter as clock
 from typing import Any, Literal, NamedTuple
@@ -140,6 +141,19 @@ def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     timeline = here.holder.timeline
     if timeline is not None and timeline.at[0] is OPTIMIZER and timeline.stepping == id(optimizer):
         timeline.turns_to(COMPUTING, clock())
+
+
+def _after_fork() -> None:
+    """In a forked child nobody holds the lock, and no loop is watched."""
+    global _lock, _open
+    _lock, _open = threading.Lock(), 1
+    hear_no_steps()
+    here.holder.timeline = here.holder.session = None
+    here.holder.within = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def hear_steps() -> None:

@@ -84,6 +84,7 @@ class _Run(click.Command):
     help="An option; again for another one.",
 )
 @click.option("--seed", metavar="S", help="The same as --set seed=S.")
+@click.option("--monitor", is_flag=True, help="Watch its loops over data loaders; the same as --set monitor=true.")
 @click.option("--report", is_flag=True, help="At the end, say on stderr what is in force, and who asked for it.")
 @click.option(
     "--bare-names/--no-bare-names",
@@ -92,7 +93,13 @@ class _Run(click.Command):
 )
 @click.pass_context
 def run(
-    ctx: click.Context, profile: str | None, options: tuple[str, ...], seed: str | None, report: bool, bare_names: bool
+    ctx: click.Context,
+    profile: str | None,
+    options: tuple[str, ...],
+    seed: str | None,
+    monitor: bool,
+    report: bool,
+    bare_names: bool,
 ) -> None:
     r"""Run a script as python does, under a profile.
 
@@ -119,7 +126,7 @@ def run(
         others = _sources.read(
             os.environ,
             _sources.folder(),
-            command=_written(options, seed),
+            command=_written(options, seed, monitor),
             profile=profile,
             bare=_bare(os.environ) if bare_names else None,
         )
@@ -130,7 +137,7 @@ def run(
     raise Launch(lambda: launched(around, script, tuple(arguments), module=module, report=report))
 
 
-def _written(options: tuple[str, ...], seed: str | None) -> dict[str, Given]:
+def _written(options: tuple[str, ...], seed: str | None, monitor: bool) -> dict[str, Given]:
     from torchturbo._sources import Given
 
     written = {}
@@ -141,6 +148,8 @@ def _written(options: tuple[str, ...], seed: str | None) -> dict[str, Given]:
         written[name.strip()] = Given(value, f"--set {text}")
     if seed is not None:
         written["seed"] = Given(seed, f"--seed {seed}")
+    if monitor:
+        written["monitor"] = Given("true", "--monitor")
     return written
 
 

@@ -54,13 +54,19 @@ def readings() -> tuple[Reading, ...]:
 
 @contextmanager
 def reader() -> Iterator[Callable[[], tuple[Reading, ...]]]:
-    """What gives `readings` again and again; NVML stays open meanwhile, as opening it takes long."""
-    if torch.version.cuda is None:
-        yield lambda: ()
-        return
+    """What gives `readings` again and again; NVML stays open from the first one on, as opening it takes long."""
     with ExitStack() as stack:
-        nvml = connect(stack)
-        yield lambda: () if isinstance(nvml, str) else tuple(_read(nvml))
+        opened: list[Nvml | Reason] = []
+
+        def read() -> tuple[Reading, ...]:
+            if torch.version.cuda is None:
+                return ()
+            if not opened:
+                opened.append(connect(stack))
+            nvml = opened[0]
+            return () if isinstance(nvml, str) else tuple(_read(nvml))
+
+        yield read
 
 
 def _read(nvml: Nvml) -> Iterator[Reading]:
