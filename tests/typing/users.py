@@ -27,6 +27,7 @@ from torchturbo import (
     report,
     restore,
     turbo,
+    watch,
 )
 from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, detect, readings
 from torchturbo.testing import MACHINES, pretend_hardware
@@ -305,6 +306,16 @@ Profile("mine", num_treads=2)  # type: ignore[call-arg]
 Profile("mine", num_threads=2.0)  # type: ignore[arg-type]
 mine | {"num_threads": 1}  # type: ignore[operator]
 mine["num_threads"] = 3  # type: ignore[index]
+
+# ------------------------------------------------------------------------------------------- loops that are watched
+
+for number in watch([1, 2, 3], name="numbers", alert=None):
+    assert_type(number, int)
+watch([1, 2, 3], show="bars")  # type: ignore[arg-type]
+watch(3)  # type: ignore[arg-type]
+with turbo("fast", monitor=True):
+    pass
+turbo("fast", monitor="bars")  # type: ignore[arg-type]
 
 # --------------------------------------------------------------------------------------- reports, hardware, testing
 

@@ -6,7 +6,7 @@ import io
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
@@ -115,13 +115,17 @@ def _on_the_host(seconds: float) -> None:
         pass
 
 
+def _loop(watched: Iterable[int]) -> None:
+    for _ in watched:
+        _on_the_host(0.01)
+
+
 def test_host_code_that_keeps_a_gpu_waiting_is_named(idle_gpu: Driver) -> None:
     watched = watch(range(100), every=0.05, after=0.5, to=(out := io.StringIO()))
     with pytest.warns(
         WatchWarning, match=r"(?s)the GPU is busy 33% of the time, below 70% over .* s: host code"
     ) as told:
-        for _ in watched:
-            _on_the_host(0.01)
+        _loop(watched)
     assert "in _on_the_host (" in str(told[0].message)
     assert watched.seen is not None
     found = watched.seen.machine

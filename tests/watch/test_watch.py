@@ -50,6 +50,12 @@ def test_it_is_the_loader() -> None:
     loader.generator.manual_seed(1)
     assert ours == [batch[1].tolist() for _ in range(2) for batch in loader]
     assert copy.copy(watched).batch_size == 3
+    states = []
+    for each in (DataLoader(DATA, shuffle=True), watch(DataLoader(DATA, shuffle=True), show=None)):
+        torch.manual_seed(0)
+        list(each)
+        states.append(torch.get_rng_state().tolist())
+    assert states[0] == states[1], "nothing is drawn"
     assert iter(watched)._num_yielded == 0, "its iterator is the loader's in all else"
 
 
@@ -235,9 +241,9 @@ def test_where_the_time_goes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert line.read(9.0) == Times(waiting=3.0, computing=3.0, optimizer=3.0)
 
         def failing() -> float:
-            raise ValueError
+            raise ValueError("no loss")
 
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="no loss"):
             optimizer.step(failing)
         assert line.at[0] is OPTIMIZER, "torch tells nobody of a step that raises"
         run = Run("", None, None, 0, None)

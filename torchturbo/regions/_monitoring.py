@@ -6,6 +6,7 @@ It is the code of `_BaseDataLoaderIter.__next__` that is exchanged, so that iter
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from typing import Any
@@ -62,6 +63,8 @@ class _Here(threading.local):
 
 
 _here = _Here()
+_asking: dict[_Asked, None] = {}
+"""The threads that ask for something."""
 
 
 @untraced
@@ -81,8 +84,30 @@ def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
     return call(self, *args, **kwargs)
 
 
-_FUNCTION: Any = dataloader._BaseDataLoaderIter.__next__
-NEXTS = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _next))
+class _Nexts(Exchange):
+    """`_BaseDataLoaderIter.__next__`."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        function: Any = inspect.unwrap(dataloader._BaseDataLoaderIter.__next__)
+        super().__init__(function, code_like(function, _standing_in, _next))
+
+    def settle(self, needed: bool) -> None:
+        """Has it be there or not; so also after an interrupt that came half way.
+
+        Args:
+            needed: whether some thread asks for it.
+        """
+        function = self._function
+        if needed and function.__code__ is not self._ours:
+            self._theirs = function.__code__
+            function.__code__ = self._ours
+        elif not needed and function.__code__ is self._ours:
+            function.__code__ = self._theirs
+
+
+NEXTS = _Nexts()
 
 
 def _read() -> Raw:
@@ -91,17 +116,23 @@ def _read() -> Raw:
 
 def _write(raw: Monitor | None, over: Raw) -> None:
     asked = _here.asked
-    if (raw is None) != (asked.monitor is None):
-        (NEXTS.closed if raw is None else NEXTS.opened)()
     asked.monitor = raw
+    if raw is None:
+        _asking.pop(asked, None)
+    else:
+        _asking[asked] = None
+    NEXTS.settle(bool(_asking))
 
 
 MONITOR = Cell("what monitors loops", "thread", _read, _write)
+"""Always written under the lock of the stack."""
 
 
 def _after_fork() -> None:
     """In a forked child only the thread that forked goes on."""
-    NEXTS.recounted(int(_here.asked.monitor is not None))
+    for asked in [asked for asked in _asking if asked is not _here.asked]:
+        del _asking[asked]
+    NEXTS.settle(bool(_asking))
 
 
 if hasattr(os, "register_at_fork"):
