@@ -59,6 +59,31 @@ def test_it_is_the_loader() -> None:
     assert iter(watched)._num_yielded == 0, "its iterator is the loader's in all else"
 
 
+class Stream(torch.utils.data.IterableDataset[int]):
+    """More numbers than it says."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(5))
+
+
+def test_a_stream_is_not_asked_for_its_length_in_its_own_name() -> None:
+    watched = watch(DataLoader(Stream(), batch_size=None), show=None, alert=None)
+    assert [int(number) for number in watched] == [0, 1, 2, 3, 4], "torch would warn that these are too many"
+    assert watched.seen is not None
+    assert watched.seen.loops[0].of == 3
+
+
+def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        next(iter(watch([1, 2], show="json", to=tmp_path / "no" / "such" / "folder")))
+    closed = io.StringIO()
+    closed.close()
+    assert list(watch([1, 2], show="json", to=closed)) == [1, 2], "who cannot be told does not end the loop"
+
+
 def test_what_cannot_be_watched_is_refused() -> None:
     with pytest.raises(TargetError, match=r"a DataLoader, and int cannot be iterated: write `for batch in watch"):
         watch(3)  # type: ignore[arg-type]
@@ -265,6 +290,9 @@ def test_what_a_batch_tells() -> None:
         2,
         None,
     ]
+    assert samples_in([(rows, 1), (rows, 2), (rows, 3)], 8) == 3, "samples that nobody has collated"
+    assert samples_in([["a", "b"], rows]) == 2
+    assert samples_in([None] * 9 + [rows]) == 10
     assert samples_in(5, 8) == 8
     assert samples_in(torch.zeros(256, 2), 8) == 8, "nodes of graphs are no samples"
     assert samples_in(torch.zeros(3, 2), 8) == 3, "the last batch of an epoch"

@@ -110,13 +110,9 @@ class _Iterator(Generic[T_co]):
         loader = watched._loader
         self._run = run = watched._last = run_of(loader, watched._name)
         # Making it may start workers, which is waiting too.
-        here.holder.within += 1
-        try:
-            self._iterator = iter(loader)
-        finally:
-            here.holder.within -= 1
-        run.begin(watched._voice)
+        self._iterator = iter(loader)
         weakref.finalize(self, run.end)
+        run.begin(watched._voice)
 
     def __iter__(self) -> Iterator[T_co]:
         return self

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
 
 _WHOLE = frozenset({"torch.int64", "torch.int32"})
 _TOKENS = "input_ids"
+_PARTS = 8
+"""Parts of a batch that are looked at: what has more of them before its first tensor is nothing that tells."""
 
 
 def samples_in(batch: Any, most: int | None = None) -> int | None:
@@ -29,12 +32,12 @@ def _first(batch: Any) -> int | None:
     if isinstance(batch, Mapping):
         batch = batch.values()
     elif isinstance(batch, list | tuple):
-        if batch and isinstance(batch[0], str | bytes | int | float):
-            return len(batch)
+        if len(batch) > 1 and type(batch[0]) is type(batch[1]) and not isinstance(batch[0], Tensor):
+            return len(batch)  # samples as they are, and not what they are made of
     else:
         graphs = getattr(batch, "num_graphs", None)
         return graphs if isinstance(graphs, int) else None
-    for part in batch:
+    for part in islice(batch, _PARTS):
         found = _first(part)
         if found is not None:
             return found

@@ -66,14 +66,16 @@ class Run:
         """
         holder = here.holder
         session: Session | None = holder.session
-        if session is None:
-            holder.timeline = Timeline(self.began)
-            session = holder.session = Session(holder, voice, in_force)
+        if session is not None:
             session.timeline.runs.append(self)
-            session.start()
-        else:
-            session.timeline.runs.append(self)
-        self.session = session
+            self.session = session
+            return
+        timeline = Timeline(self.began)
+        timeline.runs.append(self)
+        # In this order, so that `end` ends what an interrupt has left half begun.
+        self.session = holder.session = session = Session(holder, timeline, voice, in_force)
+        holder.timeline = timeline
+        session.start()
 
     @untraced
     def take(self, fetch: Callable[[], Any]) -> Any:
@@ -91,11 +93,13 @@ class Run:
         began = clock()
         before = timeline.turns_to(WAITING, began)
         timeline.fetching = self
-        session.holder.within += 1
+        holder = session.holder
+        within = holder.within
         try:
+            holder.within = within + 1
             batch = fetch()
         finally:
-            session.holder.within -= 1
+            holder.within = within
             ended = clock()
             # A step that has raised is over too.
             timeline.turns_to(WAITING if before is WAITING else COMPUTING, ended)
@@ -143,19 +147,29 @@ def run_of(loader: Any, name: str | None = None) -> Run:
         name: what it is called; without one, its dataset's class.
     """
     dataset = getattr(loader, "dataset", None)
-    try:
-        of = len(loader)
-    except Exception:
-        of = None  # whatever it says to this
     workers, batch_size = (getattr(loader, attribute, None) for attribute in ("num_workers", "batch_size"))
     name = name or type(loader if dataset is None else dataset).__name__
     return Run(
         name,
         loader,
-        of,
+        _length(loader),
         workers if isinstance(workers, int) else 0,
         batch_size if isinstance(batch_size, int) else None,
     )
+
+
+def _length(loader: Any) -> int | None:
+    """How many batches a loader has, or None where it does not know."""
+    # A data loader of an iterable dataset keeps in mind that it was asked, and warns if there are more.
+    kept = "_IterableDataset_len_called"
+    before = getattr(loader, kept, None)
+    try:
+        return len(loader)
+    except Exception:
+        return None  # whatever it says to this
+    finally:
+        if getattr(loader, kept, None) is not before:
+            setattr(loader, kept, before)
 
 
 @untraced

@@ -17,7 +17,7 @@ from torchturbo._watch.data import Seen
 from torchturbo._watch.lines import prompt
 from torchturbo._watch.machine import OfMachine, compiled, current_gpu, of_machine
 from torchturbo._watch.marks import Mark
-from torchturbo._watch.timeline import WAITING, Holder
+from torchturbo._watch.timeline import WAITING, Holder, Timeline
 from torchturbo._watch.voice import Voice
 
 _LOOK = 0.05
@@ -33,18 +33,17 @@ class Session:
 
     Args:
         holder: of the thread.
+        timeline: where the thread's time goes.
         voice: tells of it.
         in_force: whether somebody still wants it to be watched; None where that ends with the loop.
 
     Attributes:
-        timeline: where the thread's time goes.
         pending: what is to be alerted of, which the thread itself does at its next batch.
         last: what it was in all, once it has ended.
     """
 
-    def __init__(self, holder: Holder, voice: Voice, in_force: Callable[[], bool] | None) -> None:
-        assert holder.timeline is not None
-        self.holder, self.timeline, self.voice = holder, holder.timeline, voice
+    def __init__(self, holder: Holder, timeline: Timeline, voice: Voice, in_force: Callable[[], bool] | None) -> None:
+        self.holder, self.timeline, self.voice = holder, timeline, voice
         self.pending: Window | None = None
         self.last: Seen | None = None
         self._in_force = in_force
@@ -54,7 +53,7 @@ class Session:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._ended = self._seeking = False
+        self._ended = self._seeking = self._hears = False
         self._began = clock()
         self._marks: deque[Mark] = deque([Mark(self.timeline, self._began)], maxlen=_OF_LATE)
         self._first = self._marks[0]
@@ -67,6 +66,7 @@ class Session:
     def start(self) -> None:
         """Begins to look, with a thread of its own, if there is anything to look for."""
         _timeline.hear_steps()
+        self._hears = True
         if not self.voice.options.looks:
             return
         self.voice.begin()
@@ -91,7 +91,8 @@ class Session:
             self._ended = True
         if os.getpid() != self._pid:
             return  # a fork has no thread that looks, and is not the one to tell
-        _timeline.hear_no_steps()
+        if self._hears:
+            _timeline.hear_no_steps()
         self.holder.timeline = self.holder.session = None
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():

@@ -97,6 +97,8 @@ class Voice:
         if self._tells == "bar" and self._bar is None:
             self._bar = Bar(sys.stderr)
             self._bar.begin()
+        if isinstance(self.options.to, str | Path) and self._tells is not None:
+            open(self.options.to, "a").close()  # where that cannot be, whoever asks for it learns it now
         self._since = clock() if self._said is None else self._said
 
     def tell(self, seen: Seen) -> None:
@@ -134,6 +136,13 @@ class Voice:
             self.tell(seen)
 
     def _write(self, line: str) -> None:
+        """Writes a line; where nobody can read it any more, that is not the loop's fault."""
+        try:
+            self._put(line)
+        except (OSError, ValueError):
+            self._tells = None
+
+    def _put(self, line: str) -> None:
         to = self.options.to
         if isinstance(to, str | Path):
             with open(to, "a", encoding="utf-8") as file:
