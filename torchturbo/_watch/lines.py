@@ -69,7 +69,7 @@ class _Prompt:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._needed = 0
         self._before = self._mine = 0.0
 
@@ -91,7 +91,7 @@ class _Prompt:
 
     def forget(self) -> None:
         """Ends it in a forked child, in which nobody looks."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._needed:
             self._needed = 1
             self.end()

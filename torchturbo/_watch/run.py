@@ -122,7 +122,7 @@ class Run:
         Args:
             alerting: whether what is still to be alerted of can be, as the loop's own code is there to hear it.
         """
-        session, self.session = self.session, None
+        session = self.session
         if session is None:
             return
         runs = session.timeline.runs
@@ -135,6 +135,7 @@ class Run:
             else:
                 self.last = session.seen(clock())
         finally:
+            self.session = None
             if self in runs:
                 runs.remove(self)
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter as clock
 from typing import Any
 
@@ -52,8 +53,8 @@ class Session:
         self._graphs = compiled()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._ended = self._seeking = self._hears = False
+        self._lock = threading.RLock()  # a collection in it may drop another loop's iterator
+        self._ended = self._seeking = False
         self._began = clock()
         self._marks: deque[Mark] = deque([Mark(self.timeline, self._began)], maxlen=_OF_LATE)
         self._first = self._marks[0]
@@ -65,8 +66,7 @@ class Session:
     @untraced
     def start(self) -> None:
         """Begins to look, with a thread of its own, if there is anything to look for."""
-        _timeline.hear_steps()
-        self._hears = True
+        _timeline.hear_steps(self)
         if not self.voice.options.looks:
             return
         self.voice.begin()
@@ -85,18 +85,18 @@ class Session:
 
     def end(self) -> None:
         """Ends what looks, tells what it was in all, and alerts if that is still to be done."""
+        self._stop.set()  # first of all, as an interrupt may end this anywhere
+        _timeline.hear_no_steps(self)
         with self._lock:
             if self._ended:
                 return
             self._ended = True
         if os.getpid() != self._pid:
             return  # a fork has no thread that looks, and is not the one to tell
-        if self._hears:
-            _timeline.hear_no_steps()
         self.holder.timeline = self.holder.session = None
-        self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN)
+            with suppress(RuntimeError):  # an interrupt came while it was started: if it comes to run, it ends at once
+                self._thread.join(_JOIN)
         now = clock()
         if len(self._marks) == 1:
             self._machine = of_machine(self._gpu, lambda: ())  # it was over before anybody has looked

@@ -123,8 +123,9 @@ here = _Here()
 # --------------------------------------------------------------------------------------------- the optimizer's steps
 
 _KEY: Any = "torchturbo.watch"
-_lock = threading.Lock()
-_open = 0
+_lock = threading.RLock()
+_hearing: dict[object, None] = {}
+"""Who wants to be told of steps."""
 
 
 @untraced
@@ -145,9 +146,10 @@ def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
 
 def _after_fork() -> None:
     """In a forked child nobody holds the lock, and no loop is watched."""
-    global _lock, _open
-    _lock, _open = threading.Lock(), 1
-    hear_no_steps()
+    global _lock
+    _lock = threading.RLock()
+    _hearing.clear()
+    _settle()
     here.holder.timeline = here.holder.session = None
     here.holder.within = 0
 
@@ -156,21 +158,32 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def hear_steps() -> None:
-    """Has torch tell of each `Optimizer.step`, until `hear_no_steps` is called as often."""
-    global _open
+def hear_steps(who: object) -> None:
+    """Has torch tell of each `Optimizer.step`, until `hear_no_steps`.
+
+    Args:
+        who: wants it.
+    """
     with _lock:
-        _open += 1
-        if _open == 1:
-            optimizers._global_optimizer_pre_hooks[_KEY] = _before_step
-            optimizers._global_optimizer_post_hooks[_KEY] = _after_step
+        _hearing[who] = None
+        _settle()
 
 
-def hear_no_steps() -> None:
-    """Ends what one call of `hear_steps` has begun."""
-    global _open
+def hear_no_steps(who: object) -> None:
+    """Ends what `hear_steps` has begun, if it has.
+
+    Args:
+        who: wants it no more.
+    """
     with _lock:
-        _open -= 1
-        if _open == 0:
-            optimizers._global_optimizer_pre_hooks.pop(_KEY, None)
-            optimizers._global_optimizer_post_hooks.pop(_KEY, None)
+        _hearing.pop(who, None)
+        _settle()
+
+
+def _settle() -> None:
+    before, after = optimizers._global_optimizer_pre_hooks, optimizers._global_optimizer_post_hooks
+    if _hearing:
+        before[_KEY], after[_KEY] = _before_step, _after_step
+    else:
+        before.pop(_KEY, None)
+        after.pop(_KEY, None)
