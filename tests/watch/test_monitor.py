@@ -21,6 +21,7 @@ from torchturbo import accelerate, turbo, watch
 from torchturbo._watch import timeline
 from torchturbo.cli.run import _written
 from torchturbo.errors import OptionValueError
+from torchturbo.regions._monitoring import told
 
 DATA = TensorDataset(torch.arange(40.0).reshape(20, 2), torch.arange(20))
 NEXT = dataloader._BaseDataLoaderIter.__next__
@@ -50,11 +51,14 @@ def test_loops_in_the_block_are_told_of_and_others_are_not(capsys: pytest.Captur
     code = NEXT.__code__
     loader = DataLoader(DATA, batch_size=5)
     with turbo("exact", monitor=True):
+        assert told() == "no data loader has been iterated in this thread's block yet"
         for batch in loader:
             assert session() is not None
             assert type(session().timeline.runs[0].loader.dataset) is TensorDataset
             assert len(batch[1]) == 5
         assert session() is None
+        assert told() == "1 loop over data loaders watched"
+    assert told() is None
     assert NEXT.__code__ is code
     out, err = capsys.readouterr()
     assert err.startswith("torchturbo: TensorDataset 4 of 4, ")

@@ -220,6 +220,7 @@ def test_only_the_first_process_of_a_launch_tells(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     for _ in watch([1, 2]):
         pass
     assert capsys.readouterr() == ("", "")

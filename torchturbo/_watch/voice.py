@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torchturbo._watch.lines import Lines
 from torchturbo._watch.terminal import Bar, bar_here, others_bars
 from torchturbo._watch.text import line_of
 from torchturbo.errors import OptionValueError
+from torchturbo.hardware._ranks import place
 
 Show = Literal["auto", "bar", "lines", "json"]
 
@@ -58,7 +58,7 @@ class Options:
     @property
     def tells(self) -> Show | None:
         """How it is told here: by the first process of those that a launcher has started, and by no other."""
-        if self.show is None or (os.environ.get("RANK", "0") != "0" and not isinstance(self.to, str | Path)):
+        if self.show is None or (place().rank and not isinstance(self.to, str | Path)):
             return None
         if self.show != "auto":
             return self.show

@@ -26,14 +26,17 @@ class Monitor:
         show: how it is told: ``"auto"``, ``"lines"`` or ``"json"``.
     """
 
-    __slots__ = ("_voice", "show")
+    __slots__ = ("_voice", "loops", "show")
 
     def __init__(self, show: Any) -> None:
         self.show = show
+        self.loops = 0
+        """How many have begun in it."""
         self._voice: Any = None
 
     def voice(self) -> Any:
-        """What tells of the loops in it, one after another."""
+        """What tells of the loop that begins now, and of those before it."""
+        self.loops += 1
         if self._voice is None:
             from torchturbo._watch.voice import Options, Voice
 
@@ -108,6 +111,16 @@ class _Nexts(Exchange):
 
 
 NEXTS = _Nexts()
+
+
+def told() -> str | None:
+    """How many loops have been watched in this thread's block so far, in words, or None where it asks for nothing."""
+    monitor = _here.asked.monitor
+    if monitor is None:
+        return None
+    if not monitor.loops:
+        return "no data loader has been iterated in this thread's block yet"
+    return f"{monitor.loops} loop{'s' * (monitor.loops != 1)} over data loaders watched"
 
 
 def _read() -> Raw:

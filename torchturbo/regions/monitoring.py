@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchturbo.regions._monitoring import MONITOR, Monitor
+from torchturbo.regions._monitoring import MONITOR, Monitor, told
 from torchturbo.settings._base import Setting, Values
 from torchturbo.settings._edits import anew
 
@@ -19,4 +19,5 @@ monitor = Setting(
     cells=(MONITOR,),
     edits=_edits,
     show=lambda raw: False if raw is None else raw.show,
+    told=told,
 )
