@@ -1,9 +1,8 @@
 """Validation that is slowed down by building graphs in the loader, as it is and with what is built kept.
 
 Each way goes through the same validation set: batches of 256 nodes and 2,560 edges, built in plain Python, and a small
-graph network. Ways take turns, an epoch each, in an order of chance, and their outputs are compared bit for bit in every
-round. What the first epoch costs, with the making of the loader and the check of
-samples, in which a cache builds everything, is told by itself.
+graph network. Ways take turns, an epoch each, in an order of chance, and their outputs are compared bit for bit in
+every round. What the first epoch costs, in which a cache builds everything and checks samples, is told by itself.
 
     python -m benchmarks.feeding [--batches 32] [--rounds 20] [--workers 2] [--threads 1] [--json FILE]
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def test_it_is_the_dataset_in_all_else(log: str) -> None:
 def test_filling_and_clearing(log: str, tmp_path: Path) -> None:
     for where in ("memory", tmp_path / "kept"):
         data = cached(Squares(log), where)
-        stats = cache_of(data).fill()
+        stats = cache_of(data).fill(num_workers=2 if where == "memory" else 0)
         assert (stats.items, stats.built) == (10, 13)
         assert f"10 items in {stats.where}" in str(stats)
         assert "built 13 times" in str(stats)
@@ -243,3 +244,36 @@ def test_what_has_no_cache_is_told() -> None:
         cached(Items([1]), "")
     with pytest.raises(CacheError, match="has no length"):
         cached(type("Endless", (), {"__getitem__": lambda self, index: index})())
+
+
+def test_threads_share_it_and_leave_random_numbers_alone(log: str) -> None:
+    data = cached(Squares(log))
+    expected = [data[n] for n in (0, 5, 9)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: data[n % 10], range(80)))
+    assert difference(expected, [found[n] for n in (0, 5, 9)]) is None
+    assert [int(item["pair"].x) for item in found] == [n % 10 for n in range(80)]
+    assert cache_of(data).stats().items == 10
+
+
+def test_other_loaders_of_a_seeded_block_have_what_they_have_without_it(log: str) -> None:
+    epochs = []
+    kept = cached(DataLoader(Items([1, 2, 3, 4]), batch_size=2))
+    for validation in (DataLoader(Items([1, 2, 3, 4]), batch_size=2), kept, kept):
+        with turbo(seed=3):
+            order = DataLoader(Noise(), batch_size=2)
+            epochs.append([each for _ in range(2) for each in (list(validation) and list(order))])
+    assert all(difference(epochs[0], epoch) is None for epoch in epochs[1:])
+
+
+class Noise(Items):
+    """Named as what is validated: a block tells loaders apart by the class and the length of what they read."""
+
+    def __init__(self) -> None:
+        super().__init__([0.0] * 4)
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.rand(2)
+
+
+Noise.__qualname__ = "Items"

@@ -143,6 +143,34 @@ def test_the_law_of_kills_catches_who_writes_in_place(monkeypatch: pytest.Monkey
         holds_for_kills(tmp_path)
 
 
+def test_a_worker_that_is_killed_leaves_whole_items_or_none_in_memory() -> None:
+    items = [torch.arange(50) + n for n in range(4)]
+    for at in (0, 1, 70, 300):
+        data = cached(Items(items))
+        child = multiprocessing.get_context("fork").Process(target=_killed_in_memory, args=(data, at))
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+        assert torch.equal(data[1], items[1])
+        assert cache_of(data).stats().items == 4
+
+
+def _killed_in_memory(data: Any, at: int) -> None:
+    pwrite = os.pwrite
+
+    def die(number: int, piece: memoryview, where: int) -> int:
+        nonlocal at
+        if len(piece) > 8 and number == data._self_kept.place._file.number:
+            pwrite(number, piece[: max(0, at)], where)
+            at -= len(piece)
+            if at <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return pwrite(number, piece, where)
+
+    os.pwrite = die
+    data[1]
+
+
 def _fills(log: str, where: Path, barrier: Any) -> None:
     barrier.wait(60)
     data = cached(Squares(log), where)
@@ -218,13 +246,14 @@ def test_other_keys_are_told_and_removed(tmp_path: Path) -> None:
 
 def test_what_another_machine_was_writing_is_left_for_a_day(tmp_path: Path) -> None:
     built(Items([1]), tmp_path)
+    where = next(tmp_path.glob("Items-*"))
     for name, old in (("a.item.elsewhere.1.0.part", False), ("b.item.elsewhere.1.0.part", True)):
-        (tmp_path / name).write_bytes(b"x")
-        os.utime(tmp_path / name, (0, 0)) if old else None
-    (tmp_path / f"c.item.{folder._host()}.{os.getpid()}.0.part").write_bytes(b"x")
-    (tmp_path / f"d.item.{folder._host()}.nobody.0.part").write_bytes(b"x")
+        (where / name).write_bytes(b"x")
+        os.utime(where / name, (0, 0)) if old else None
+    (where / f"c.item.{folder._host()}.{os.getpid()}.0.part").write_bytes(b"x")
+    (where / f"d.item.{folder._host()}.nobody.0.part").write_bytes(b"x")
     cached(Items([1]), tmp_path)
-    assert sorted(path.name[0] for path in tmp_path.glob("*.part")) == ["a", "c"]
+    assert sorted(path.name[0] for path in where.glob("*.part")) == ["a", "c"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

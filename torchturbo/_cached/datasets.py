@@ -131,11 +131,12 @@ class Passes(Wrapped):
     def __iter__(self) -> Iterator[Any]:
         kept = self._self_kept
         kept.look()
+        who, number = whose(), 0
+        there, end = kept.take(f"{END} {who}")
         if isinstance(self.__wrapped__, DataLoader):
             draw_as(self.__wrapped__)
-        who = whose()
-        there, end = kept.take(f"{END} {who}")
-        number = 0
+            if there:
+                count(self.__wrapped__)
         while there and number < end:
             there, item = kept.take(f"{number} {who}")
             if there:
@@ -213,4 +214,14 @@ def draw_as(loader: Any) -> None:
         loader: the loader, which is not gone through.
     """
     if now.seeding is None and get_worker_info() is None:
-        torch.empty((), dtype=torch.int64, device="cpu").random_(generator=loader.generator)
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+
+
+def count(loader: Any) -> None:
+    """Has a block with a seed know of a loop over a loader, as without a cache; other loaders are named after it.
+
+    Args:
+        loader: the loader, which is not gone through.
+    """
+    if now.seeding is not None and get_worker_info() is None:
+        now.seeding.epoch(loader).taken(over=True)

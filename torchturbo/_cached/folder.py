@@ -76,7 +76,8 @@ class InFolder:
         """Counts what is there, and removes what a process that has died was about to write."""
         with self._ledger.lock():
             total = 0
-            for path, size in _files(self._top):
+            keys = [path for path in self._top.iterdir() if path == self.path or (path / _ABOUT).exists()]
+            for path, size in (each for key in keys for each in _files(key)):
                 if path.endswith(_PART) and _is_left(path):
                     with suppress(OSError):
                         os.unlink(path)

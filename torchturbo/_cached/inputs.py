@@ -19,6 +19,7 @@ _CODE = "its class"
 _SIZED = (list, dict, set, tuple)
 _DEEP = 3
 _MOST = 200
+_FEW = 16
 Quick = list[tuple[str, Any, Any]]
 
 
@@ -110,6 +111,9 @@ def _quick(place: str, value: Any, found: Quick, deep: int, own: frozenset[str])
         found.append((place, value, None if value.is_inference() else value._version))
     elif isinstance(value, _SIZED):
         found.append((place, value, len(value)))
+        if len(value) <= _FEW and deep < _DEEP:
+            for its in value.values() if isinstance(value, dict) else value:
+                _quick(place, its, found, deep + 1, own)
     else:
         found.append((place, value, None))
         if deep < _DEEP and not isinstance(value, _CLOSED):

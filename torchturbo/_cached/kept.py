@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -56,7 +57,8 @@ class Kept:
                 self.place: InMemory | InFolder = InMemory(self._limit)
             return
         about = {"what": self.builder, "key": self.key, "made": time.strftime("%Y-%m-%d %H:%M:%S")}
-        self.place = InFolder(self._where, f"{self.builder}-{self.key[:16]}", self._limit, about)
+        name = re.sub(r"\W+", "-", self.builder)
+        self.place = InFolder(self._where, f"{name}-{self.key[:16]}", self._limit, about)
 
     def of(self, dataset: Any) -> Kept:
         """The same cache for a copy of the dataset.

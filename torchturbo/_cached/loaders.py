@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from torchturbo._cached.datasets import Wrapped, draw_as, name_of
+from torchturbo._cached.datasets import Wrapped, count, draw_as, name_of
 from torchturbo._cached.kept import Kept
 from torchturbo._cached.proof import Streams
 from torchturbo._replay.streams import standing, stream_of
@@ -53,11 +53,12 @@ def order_of(loader: Any, streams: Streams) -> Order:
     return found
 
 
-def fixed_order(loader: Any) -> Order:
+def fixed_order(loader: Any, *, check: bool) -> Order:
     """The order of a loader that has the same in every epoch.
 
     Args:
         loader: the loader.
+        check: whether to ask for it more than once.
 
     Raises:
         CacheError: it has another one in each.
@@ -71,7 +72,7 @@ def fixed_order(loader: Any) -> Order:
         one = order_of(loader, streams)
         drew = streams.drew or standing(found) != before
         # A few batches can come in the same order by chance.
-        others = [order_of(loader, Streams(seed)) for seed in range(1, 9 if drew else 2)]
+        others = [order_of(loader, Streams(seed)) for seed in range(1, 9 if drew else 2)] if check else []
     finally:
         for stream, state in zip(found, stood, strict=True):
             stream.write(state)
@@ -152,7 +153,7 @@ class CachedLoader(Wrapped):
 
     def __init__(self, wrapped: Any, kept: Kept, order: Order | None = None) -> None:
         super().__init__(wrapped, kept)
-        self._self_order = fixed_order(wrapped) if order is None else order
+        self._self_order = fixed_order(wrapped, check=True) if order is None else order
         self._self_inner: Any = None
 
     def _self_around(self, wrapped: Any) -> Any:
@@ -160,12 +161,13 @@ class CachedLoader(Wrapped):
 
     def __iter__(self) -> Iterator[Any]:
         kept, changed = self._self_kept, self._self_kept.look()
-        order = fixed_order(self.__wrapped__)
+        order = fixed_order(self.__wrapped__, check=False)
         if [name for name, _ in order] != [name for name, _ in self._self_order]:
             if not changed:
                 raise CacheError(f"the loader has other batches than when it was cached. {INSTEAD}")
             self._self_inner = None
         self._self_order = order
+        count(self.__wrapped__)
         if all(kept.has(name) for name, _ in order):
             self._self_inner = None  # and with it workers that stay
             return self._self_read()

@@ -49,16 +49,17 @@ class InMemory:
         self._seen = _BEGIN
 
     def _look(self, everything: bool) -> None:
-        used, _, cleared = self._file.fields(3)
-        if cleared != self._cleared:
-            self._forget(cleared)
-        if not everything:
-            return
-        waiting, self._unfinished = self._unfinished, []
-        for at in waiting:
-            self._record(at)
-        while self._seen < used:
-            self._seen += _HEAD + self._record(self._seen)
+        with self._file.threads:
+            used, _, cleared = self._file.fields(3)
+            if cleared != self._cleared:
+                self._forget(cleared)
+            if not everything:
+                return
+            waiting, self._unfinished = self._unfinished, []
+            for at in waiting:
+                self._record(at)
+            while self._seen < used:
+                self._seen += _HEAD + self._record(self._seen)
 
     def _record(self, at: int) -> int:
         head = bytearray(_RECORD.size)

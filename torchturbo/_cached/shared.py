@@ -32,11 +32,15 @@ class Locked:
 
     Args:
         number: the file's descriptor, which is closed when nobody needs this any more.
+
+    Attributes:
+        number: the same.
+        threads: a lock for the threads of this process alone.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._threads = threading.RLock()
+        self.threads = threading.RLock()
         self._close = weakref.finalize(self, os.close, number)
         self._close.atexit = False
         _all.add(self)
@@ -44,7 +48,7 @@ class Locked:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """A block in which no other process or thread is at this place. A process that dies in it lets go."""
-        with self._threads:
+        with self.threads:
             try:
                 fcntl.lockf(self.number, fcntl.LOCK_EX)
             except OSError:  # a file system without locks: what is counted may be off, and nothing else
@@ -160,7 +164,7 @@ _all: weakref.WeakSet[Locked] = weakref.WeakSet()
 def _unlocked() -> None:
     """In a forked child no thread is within a lock."""
     for each in _all:
-        each._threads = threading.RLock()
+        each.threads = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
