@@ -277,3 +277,42 @@ class Noise(Items):
 
 
 Noise.__qualname__ = "Items"
+
+
+class Reusing(Items):
+    """Returns the same memory each time, which ends as it began."""
+
+    def __init__(self) -> None:
+        super().__init__([0, 1, 2, 3, 4])
+        self.memory = torch.zeros(3)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.memory.fill_(index)
+
+
+class Remembering(Items):
+    """Keeps what it has read, and a file that it opens when it is first read."""
+
+    def __init__(self) -> None:
+        super().__init__([0, 1, 2, 3, 4])
+        self.read: dict[int, Any] = {}
+        self.file: Any = None
+        self.rare = False
+
+    def __getitem__(self, index: int) -> Any:
+        self.file = self.file or object()
+        self.rare = self.rare or index == 3
+        return self.read.setdefault(index, torch.ones(2) * index)
+
+
+@pytest.mark.parametrize(
+    ("data", "written"), [(Reusing(), ("memory",)), (Remembering(), ("file", "rare", "read"))], ids=["memory", "files"]
+)
+def test_what_reading_writes_is_no_input(data: Any, written: tuple[str, ...]) -> None:
+    kept = cached(data)
+    assert [kept[n].sum() / len(kept[n]) for n in range(5)] == [0, 1, 2, 3, 4]
+    assert cache_of(kept).stats().left_out == written
+    assert cache_of(kept).stats().items == 5
+    kept.items = kept.items[:4]
+    with pytest.warns(CacheWarning, match=r"has changed since it was cached \(items\)"):
+        assert kept[0].sum() == 0

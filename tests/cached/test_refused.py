@@ -22,7 +22,7 @@ from torchturbo.errors import CacheError, CacheWarning
         ("by_torch", "It draws from torch's generator on the CPU."),
         ("by_clock", "something else than the random numbers that a process shares"),
         ("by_system", "something else than"),
-        ("by_own_generator", "a generator of its own that goes on"),
+        ("by_own_generator", "a generator or an iterator of its own that goes on"),
     ],
 )
 def test_items_of_chance(function: str, why: str) -> None:
@@ -49,14 +49,16 @@ def test_passes_of_chance() -> None:
         cached(Lines(chance=True))
 
     class Once(torch.utils.data.IterableDataset[Any]):
-        def __init__(self) -> None:
-            self.them = iter(range(5))
+        def __init__(self, given: int) -> None:
+            self.them = iter(range(given))
 
         def __iter__(self) -> Any:
             return self.them
 
-    with pytest.raises(CacheError, match=r"gives 3 items when it is first gone through, and 2 the second time"):
-        cached(Once())
+    with pytest.raises(CacheError, match=r"gives 3 items when it is first gone through, and 0 the second time"):
+        cached(Once(3))
+    with pytest.raises(CacheError, match=r"item = 0 in one, item = 3 in the other.*an iterator of its own"):
+        cached(Once(5))
 
     class Growing(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -69,6 +70,13 @@ class Inputs:
         self._quick = self._look()
         return sorted(self.own)
 
+    def has_been_read(self) -> None:
+        """Notes what has changed since the last look, as building an item writes it."""
+        quick = self._look()
+        if not _alike(quick, self._quick):
+            self.own |= _other(_by_name(quick), _by_name(self._quick), _alike) - {""}
+            self._quick = self._look()
+
     def key(self) -> str:
         """The key, as 32 characters."""
         content = Content()
@@ -95,8 +103,11 @@ class Inputs:
         return found
 
 
-def _other(one: dict[str, str], other: dict[str, str]) -> set[str]:
-    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+def _other(
+    one: dict[str, Any], other: dict[str, Any], alike: Callable[[Any, Any], bool] = operator.eq
+) -> frozenset[str]:
+    names = one.keys() | other.keys()
+    return frozenset(n for n in names if n not in one or n not in other or not alike(one[n], other[n]))
 
 
 def _of(dataset: Any) -> dict[str, Any]:
@@ -106,7 +117,10 @@ def _of(dataset: Any) -> dict[str, Any]:
 
 
 def _quick(place: str, value: Any, found: Quick, deep: int, own: frozenset[str]) -> None:
-    """What can be told of a value without a look at all of it; what it is made of is held, so none takes its place."""
+    """What can be told of a value without a look at all of it, by the name of the dataset's attribute that it is in.
+
+    What it is made of is held, so that none takes its place in memory.
+    """
     if isinstance(value, torch.Tensor):
         found.append((place, value, None if value.is_inference() else value._version))
     elif isinstance(value, _SIZED):
@@ -123,7 +137,14 @@ def _quick(place: str, value: Any, found: Quick, deep: int, own: frozenset[str])
                 return
             for name, its in list(inner.items()):
                 if len(found) < _MOST and not (deep == 0 and name in own):
-                    _quick(name, its, found, deep + 1, own)
+                    _quick(place or name, its, found, deep + 1, own)
+
+
+def _by_name(quick: Quick) -> dict[str, Quick]:
+    found: dict[str, Quick] = {}
+    for each in quick:
+        found.setdefault(each[0], []).append(each)
+    return found
 
 
 def _alike(one: Quick, other: Quick) -> bool:

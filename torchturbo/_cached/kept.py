@@ -156,6 +156,7 @@ class Kept:
         began = time.perf_counter()
         with streams.apart():
             value = build()
+        self._inputs.has_been_read()
         self._tally.add(_BUILT, 1)
         self._tally.add(_MICROSECONDS, round((time.perf_counter() - began) * 1e6))
         return value
@@ -198,17 +199,19 @@ class Kept:
         streams = Streams(_FIRST)
         made = {item: (what, kept(value, f"{what} of {self.builder}")) for item, what, value in run(streams, False)}
         for more in range(1 if draws or not streams.drew else 1 + MORE):
-            others = Streams(_SECOND + more)
-            again = {item: value for item, _, value in run(others, True)}
-            if again.keys() != made.keys():
+            others, again = Streams(_SECOND + more), set()
+            # One by one: a dataset may return the same memory each time.
+            for item, what, value in run(others, True):
+                again.add(item)
+                if item in made:
+                    before = blob.decode(blob.reading(blob.joined(made[item][1])))
+                    drew = set() if draws else streams.drew | others.drew
+                    must_be_same(f"{what} of {self.builder}", before, value, drew)
+            if again != made.keys():
                 raise CacheError(
                     f"{self.builder} gives {len(made)} items when it is first gone through, and {len(again)} the "
                     "second time: it can be gone through once. Let it begin anew in __iter__"
                 )
-            for item, value in again.items():
-                what, pieces = made[item]
-                before = blob.decode(blob.reading(blob.joined(pieces)))
-                must_be_same(f"{what} of {self.builder}", before, value, set() if draws else streams.drew | others.drew)
         for item, (_, pieces) in made.items():
             self.keep(item, pieces)
         self.keep(PROVEN, blob.encode(self._inputs.written()))

@@ -116,8 +116,9 @@ class InMemory:
         # Others may write at the same time. Whoever is killed here has taken some room, and that is all.
         self._file.write(at + _HEAD, pieces)
         with self._file.lock():
+            counts = name[0] != "-" and not self.has(name)  # somebody may have been faster
             self._file.write(at, [Memory(_RECORD.pack(size, 1, name.encode()))])
-            self._file.add(_COUNT, name[0] != "-")
+            self._file.add(_COUNT, counts)
         return True
 
     def drop(self, name: str) -> None:

@@ -178,6 +178,6 @@ def _why(drew: set[str]) -> str:
     if drew:
         return f"It draws from {' and '.join(sorted(drew))}. {RANDOM}"
     return (
-        "It comes of something else than the random numbers that a process shares: a generator of its own that goes "
-        f"on, a clock, a count of what was read, what other processes write. {RANDOM}"
+        "It comes of something else than the random numbers that a process shares: a generator or an iterator of its "
+        f"own that goes on, a clock, a count of what was read, what other processes write. {RANDOM}"
     )
