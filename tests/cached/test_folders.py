@@ -7,7 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -75,12 +77,18 @@ def test_the_law_of_keys_catches(
 
 
 def test_code_that_builds_is_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = {}, {}
+    one, other, found = {}, {}, []
     source = "LEVEL = {}\ndef helper(x): return x + {}\ndef build(x): return helper(x) * LEVEL"
     exec(source.format(1, 1), one)
     for changed in ((1, 1), (2, 1), (1, 2)):
         exec(source.format(*changed), other)
         assert (digest(one["build"]) == digest(other["build"])) == (changed == (1, 1))
+        assert (digest(cache(one["build"])) == digest(cache(other["build"]))) == (changed == (1, 1))
+        given = ModuleType("given")
+        vars(given).update(other)
+        exec("def build(x): return given.build(x)", calls := {"given": given})
+        found.append(digest(calls["build"]))
+    assert len(set(found)) == 3
     assert digest(Items) != digest(Ones)
     assert digest(print) != digest(len)
     loop: list[Any] = [1]

@@ -117,6 +117,11 @@ def test_what_cannot_be_kept() -> None:
     with pytest.raises(CacheError, match=r"return `tensor.detach\(\)`"):
         cached(Items([weight * 2]))
 
+    chain: list[Any] = []
+    for _ in range(5000):
+        chain = [chain]
+    with pytest.raises(CacheError, match="holds things within things, hundreds deep"):
+        cached(Items(chain))
     with pytest.raises(CacheError, match="pickle does not bring it back as it was"):
         cached(Items([{"a": Other()}]))
 

@@ -330,6 +330,6 @@ assert_type(torchturbo.__version__, str)
 # ------------------------------------------------------------------------------------------------------------ data
 
 assert_type(cached([1, 2]), list[int])
-assert_type(cached((1, 2), where="folder", max_bytes="1 GB"), tuple[int, int])
+assert_type(cached(TensorDataset(torch.ones(2)), where="folder", max_bytes="1 GB"), TensorDataset)
 assert_type(cache_of([1]).stats(), CacheStats)
 cached([1], max_bytes=[1])  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -28,7 +28,8 @@ _SCALAR = frozenset((*_PLAIN, str))
 _CONTAINERS = (list, tuple, deque)
 _OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _CONSTANT = (*_PLAIN, str, tuple, frozenset, PurePath, Enum, *_OF_TORCH)
-_NAMED = (FunctionType, type, ModuleType, BuiltinFunctionType, Tensor, *_CONSTANT)
+_WRAPPED = type(functools.lru_cache(print))
+_NAMED = (FunctionType, _WRAPPED, type, ModuleType, BuiltinFunctionType, Tensor, *_CONSTANT)
 _INSTALLED = "site-packages", "dist-packages"
 FILES = 100_000
 """Names of files that are looked at."""
@@ -92,6 +93,8 @@ class Content:
             self._class(value)
         elif isinstance(value, FunctionType | MethodType | BuiltinFunctionType):
             self._function(value)
+        elif isinstance(value, _WRAPPED):
+            self.add(value.__wrapped__)
         elif isinstance(value, functools.partial):
             self._feed("partial")
             for each in (value.func, value.args, value.keywords):
@@ -179,7 +182,7 @@ class Content:
                 continue
             for name, attribute in sorted(vars(each).items()):
                 for function in behind(attribute):
-                    if isinstance(function, FunctionType):
+                    if isinstance(function, FunctionType | _WRAPPED):
                         self._feed("method", name)
                         self.add(function)
                     elif isinstance(function, _CONSTANT) and name[:2] != "__":
@@ -203,11 +206,18 @@ class Content:
                 self.add(cell.cell_contents)
             except ValueError:
                 continue  # empty: the name has no value yet
-        for name in sorted({name for code in _codes(function.__code__) for name in code.co_names}):
-            value = function.__globals__.get(name)
+        names = sorted({name for code in _codes(function.__code__) for name in code.co_names})
+        self._of_module(function.__globals__, names)
+
+    def _of_module(self, variables: Mapping[str, Any], names: Sequence[str], deep: int = 3) -> None:
+        """Adds what some code names of a module, and of the user's modules that it names there."""
+        for name in names:
+            value = variables.get(name)
             if isinstance(value, _NAMED):
                 self._feed("global", name)
                 self.add(value)
+            if deep and isinstance(value, ModuleType) and _is_users(value):
+                self._of_module(vars(value), names, deep - 1)
 
     def _code(self, code: CodeType) -> None:
         self._feed("code", code.co_code)
@@ -260,7 +270,7 @@ def attributes(value: Any, unseen: set[str] | None = None) -> Mapping[str, Any]:
 
 def _is_users(thing: Any) -> bool:
     """Whether a class or a function is somebody's own, and of no installed package, whose version stands for it."""
-    home = str(thing.__module__)
+    home = str(thing.__name__ if isinstance(thing, ModuleType) else thing.__module__)
     if home.partition(".")[0] in sys.stdlib_module_names | {"torch", "torchturbo"} and home != "__main__":
         return False
     file = thing.__code__.co_filename if isinstance(thing, FunctionType) else None

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from torchturbo._cached.content import Content, attributes
+from torchturbo._cached.content import Content, attributes, digest
+from torchturbo.errors import CacheError
 
 FORMAT = 1
 """Of the blobs and of the key. What another one has written is never read."""
@@ -56,9 +57,13 @@ class Inputs:
 
     @staticmethod
     def _digest(value: Any) -> str:
-        content = Content()
-        content.add(value)
-        return content.hex()
+        try:
+            return digest(value)
+        except RecursionError as error:
+            raise CacheError(
+                "the dataset holds things within things, hundreds deep (a linked list?), and nobody can look through "
+                "them for a key: keep them in lists or arrays"
+            ) from error
 
     def written(self) -> list[str]:
         """What has changed since the key was made, as reading an item writes it: no change of it is another key.
@@ -80,8 +85,8 @@ class Inputs:
     def key(self) -> str:
         """The key, as 32 characters."""
         content = Content()
-        for name, digest in sorted(self._parts.items()):
-            content.add(f"{name} {digest}", files=False)
+        for name, found in sorted(self._parts.items()):
+            content.add(f"{name} {found}", files=False)
         return content.hex()
 
     def changed(self) -> list[str]:
