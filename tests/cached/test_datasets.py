@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,24 @@ def test_a_loop_that_stops_early_and_batches_of_another_kind(log: str) -> None:
     assert len(list(loader)) == 10
     by_batch = BatchSampler(SequentialSampler(range(10)), 4, drop_last=True)
     assert [len(batch["name"]) for batch in cached(DataLoader(Squares(log), batch_sampler=by_batch))] == [4, 4]
+
+
+def test_what_is_whole_is_read_without_workers() -> None:
+    with turbo(num_workers=2):
+        loader = cached(DataLoader(Items([1, 2, 3, 4]), batch_size=2))
+        assert loader.num_workers == 2
+        assert [batch.tolist() for batch in loader] == [[1, 2], [3, 4]]
+        assert [batch.tolist() for batch in loader] == [[1, 2], [3, 4]]
+        assert multiprocessing.active_children() == []
+        pairs = [(one.tolist(), other.tolist()) for one, other in zip(loader, loader, strict=True)]
+    assert pairs == [([1, 2], [1, 2]), ([3, 4], [3, 4])]
+    persistent = cached(DataLoader(Items([1] * 6), batch_size=1, num_workers=2, persistent_workers=True, timeout=60))
+    for epoch in range(3):
+        iterator = iter(persistent)
+        assert len(list(iterator)) == 6
+        assert bool(getattr(iterator, "_workers", [])) == (epoch == 0)
+    del iterator
+    assert multiprocessing.active_children() == []
 
 
 def test_iterable_datasets_are_kept_as_whole_passes(log: str) -> None:

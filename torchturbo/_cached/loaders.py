@@ -7,13 +7,11 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import torch
 import wrapt
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
-from torch.utils.data._utils.pin_memory import pin_memory
 
-from torchturbo._cached.datasets import Wrapped, count, draw_as, name_of
+from torchturbo._cached.datasets import Wrapped, count, name_of
 from torchturbo._cached.kept import Kept
 from torchturbo._cached.proof import Streams
 from torchturbo._replay.streams import standing, stream_of
@@ -26,6 +24,8 @@ _NAMED = (
     *("num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator"),
     *("prefetch_factor", "persistent_workers", "in_order"),
 )
+_NO_WORKERS = {"num_workers": 0, "timeout": 0, "multiprocessing_context": None}
+_NO_WORKERS |= {"prefetch_factor": None, "persistent_workers": False}
 Order = list[tuple[str, Any]]
 
 
@@ -155,6 +155,7 @@ class CachedLoader(Wrapped):
         super().__init__(wrapped, kept)
         self._self_order = fixed_order(wrapped, check=True) if order is None else order
         self._self_inner: Any = None
+        self._self_whole = False
 
     def _self_around(self, wrapped: Any) -> Any:
         return type(self)(wrapped, self._self_kept.of(unwrapped(wrapped.dataset)))
@@ -168,27 +169,18 @@ class CachedLoader(Wrapped):
             self._self_inner = None
         self._self_order = order
         count(self.__wrapped__)
-        if all(kept.has(name) for name, _ in order):
-            self._self_inner = None  # and with it workers that stay
-            return self._self_read()
-        if self._self_inner is None:
-            self._self_inner = self._self_building()
+        whole = all(kept.has(name) for name, _ in order)
+        if self._self_inner is None or whole is not self._self_whole:
+            # What is there is read by this process; workers that were to stay go.
+            self._self_inner, self._self_whole = self._self_loader(whole), whole
         return iter(self._self_inner)
 
-    def _self_read(self) -> Iterator[Any]:
-        loader, fetch = self.__wrapped__, fetcher(self.__wrapped__)
-        batches = Batches(loader.dataset, fetch, self._self_order, self._self_kept)
-        draw_as(loader)
-        pin: Any = pin_memory
-        pins = loader.pin_memory and torch.accelerator.is_available()
-        for number in range(len(batches)):
-            batch = batches[number]
-            yield pin(batch) if pins else batch
-
-    def _self_building(self) -> DataLoader[Any]:
-        """The same loader of batches that are whole."""
+    def _self_loader(self, whole: bool) -> DataLoader[Any]:
+        """The same loader, of batches: without workers where nothing has to be built."""
         loader = self.__wrapped__
         asked = {name: getattr(loader, name) for name in _NAMED if hasattr(loader, name)}
+        if whole:
+            asked |= _NO_WORKERS  # named, so that no block fills them in
         batches: Any = Batches(loader.dataset, fetcher(loader), self._self_order, self._self_kept)
         return DataLoader(batches, batch_size=None, sampler=InOrder(len(batches)), collate_fn=as_it_is, **asked)
 
