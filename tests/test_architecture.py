@@ -54,6 +54,7 @@ ORDER = (
     "_reproducible",  # the same bits twice, proven
     "_models",  # small models to measure
     "_benchmark",  # what settings buy on a step
+    "_cached",  # what is built once
     "_layers",  # which layers of it cost most
     "_tune",  # the best settings for a step
     "_doctor",  # what is wrong here, and how to mend it
@@ -233,8 +234,19 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = ["Active", "Comparison", "LayerCosts", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
-    verbs = ["accelerate", "benchmark", "check_reproducible", "profile_layers"]
+    classes = [
+        "Active",
+        "Cache",
+        "CacheStats",
+        "Comparison",
+        "LayerCosts",
+        "Profile",
+        "Report",
+        "Reproduction",
+        "Scaler",
+    ]
+    classes += ["Scaler", "Tuned", "turbo"]
+    verbs = ["accelerate", "benchmark", "cache_of", "cached", "check_reproducible", "profile_layers"]
     verbs += ["report", "restore", "scaler_of", "tune", "watch"]
     names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)

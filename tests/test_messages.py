@@ -290,6 +290,7 @@ ELSEWHERE = {
     errors.ConfigError,  # tests/launch
     errors.MissingPackageError,  # tests/pictures
     errors.RanksError,  # tests/distributed
+    errors.CacheError,  # tests/cached
 }
 """What something else than a block raises, and the tests that have its messages."""
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from torchturbo._accelerate import accelerate, restore, scaler_of
     from torchturbo._active import Active
     from torchturbo._benchmark import Comparison, benchmark
+    from torchturbo._cached import Cache, CacheStats, cache_of, cached
     from torchturbo._layers import LayerCosts, profile_layers
     from torchturbo._report import Report, report
     from torchturbo._reproducible import Reproduction, check_reproducible
@@ -53,6 +54,8 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "PROFILES",
     "Active",
+    "Cache",
+    "CacheStats",
     "Comparison",
     "LayerCosts",
     "Profile",
@@ -63,6 +66,8 @@ __all__ = [
     "__version__",
     "accelerate",
     "benchmark",
+    "cache_of",
+    "cached",
     "check_reproducible",
     "profile_layers",
     "report",
@@ -76,6 +81,8 @@ __all__ = [
 _FROM = {
     "PROFILES": "profiles",
     "Active": "_active",
+    "Cache": "_cached",
+    "CacheStats": "_cached",
     "Comparison": "_benchmark",
     "LayerCosts": "_layers",
     "Profile": "profiles",
@@ -85,6 +92,8 @@ _FROM = {
     "Tuned": "_tune",
     "accelerate": "_accelerate",
     "benchmark": "_benchmark",
+    "cache_of": "_cached",
+    "cached": "_cached",
     "check_reproducible": "_reproducible",
     "profile_layers": "_layers",
     "report": "_report",

@@ -11,6 +11,7 @@
     ├── ScalingError       (RuntimeError)  fp16 gradients that cannot be scaled; says what to write instead
     ├── AccumulationError  (RuntimeError)  a step that cannot wait for its micro-batches; says what to write
     ├── ReproducibilityError (RuntimeError) strict=True and two runs differ, or a fresh process failed
+    ├── CacheError         (RuntimeError)  what `cached` cannot keep, as it is random or no data; says what to cache
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
     ├── RanksError         (RuntimeError)  processes that train together cannot do the same; says which, and why
     ├── MissingPackageError (ImportError)  an optional package that is not installed; says what to type
@@ -23,6 +24,7 @@
     ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
     HardwareWarning        (UserWarning)   a profile was measured on another machine, or with another torch
     RanksWarning           (UserWarning)   processes that train together are asked for different things; says which
+    CacheWarning           (UserWarning)   something is built anew where it was to be kept; says why
     DeterminismWarning     (UserWarning)   the next run may have other bits; says by what, and where it was called
     LeakWarning            (UserWarning)   a test has left torch's global state changed; says which
     WatchWarning           (UserWarning)   a loop keeps the machine waiting; says why, and what to try
@@ -66,6 +68,10 @@ class TargetError(TurboError, TypeError):
 
 class ReproducibilityError(TurboError, RuntimeError):
     """``strict=True`` and two runs of a check differ, or one of its fresh processes failed."""
+
+
+class CacheError(TurboError, RuntimeError):
+    """Something that cannot be built once and kept: it is random, changes, or is no data; says what to write."""
 
 
 class UnsupportedHere(TurboError, RuntimeError):
@@ -114,6 +120,10 @@ class HardwareWarning(UserWarning):
 
 class RanksWarning(UserWarning):
     """Processes that train together are asked for different things, or one has not told what it is asked for."""
+
+
+class CacheWarning(UserWarning):
+    """Something was to be kept, and is built anew: there is no room, it is broken, or what it comes of has changed."""
 
 
 class DeterminismWarning(UserWarning):

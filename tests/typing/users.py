@@ -19,10 +19,13 @@ import torchturbo
 from torchturbo import (
     PROFILES,
     Active,
+    CacheStats,
     Profile,
     Report,
     Reproduction,
     accelerate,
+    cache_of,
+    cached,
     check_reproducible,
     report,
     restore,
@@ -334,3 +337,10 @@ with pretend_hardware("A100") as machine:
 pretend_hardware(MACHINES["T4"])
 pretend_hardware(4)  # type: ignore[arg-type]
 assert_type(torchturbo.__version__, str)
+
+# ------------------------------------------------------------------------------------------------------------ data
+
+assert_type(cached([1, 2]), list[int])
+assert_type(cached(TensorDataset(torch.ones(2)), where="folder", max_bytes="1 GB"), TensorDataset)
+assert_type(cache_of([1]).stats(), CacheStats)
+cached([1], max_bytes=[1])  # type: ignore[arg-type]

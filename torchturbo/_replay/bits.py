@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_ONLY_STORED = re.compile(r"torch\.(bits\w+|u?int[1-7]|float4\w+)")
+ONLY_STORED = re.compile(r"torch\.(bits\w+|u?int[1-7]|float4\w+)")
 """Types that torch can neither copy nor compare."""
 
 
@@ -47,7 +47,7 @@ def parts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "", tensor.to_dense()
     elif tensor.is_nested:
         yield from ((f"[{number}]", part) for number, part in enumerate(tensor.unbind()))
-    elif _ONLY_STORED.fullmatch(str(tensor.dtype)):
+    elif ONLY_STORED.fullmatch(str(tensor.dtype)):
         yield "", tensor.view(torch.uint8 if tensor.itemsize == 1 else torch.int16)
     elif tensor.is_quantized:
         yield "", tensor.int_repr()

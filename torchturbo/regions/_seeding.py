@@ -91,7 +91,10 @@ class Seeding:
 
     def _name(self, loader: Any) -> str:
         # Not by module: a script has another name as __main__ than as a module.
-        alike = f"{type(loader.dataset).__qualname__}({length(loader.dataset)}), {type(loader.sampler).__qualname__}"
+        # By what a dataset says it is: one that is cached is to have the order that it had.
+        alike = (
+            f"{loader.dataset.__class__.__qualname__}({length(loader.dataset)}), {type(loader.sampler).__qualname__}"
+        )
         for name in self._resumed:
             if name.rpartition(", ")[0] == alike and name not in self._names.values():
                 return name
