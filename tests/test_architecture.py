@@ -49,6 +49,7 @@ ORDER = (
     "_outputs",  # what modules return
     "_modules",  # modules, in blocks
     "_accelerate",  # all of these
+    "_prefetch",  # loaders, one batch ahead
     "_replay",  # a function again and again from the same state
     "_reproducible",  # the same bits twice, proven
     "_models",  # small models to measure
@@ -232,7 +233,7 @@ def test_each_argument_is_explained(name: str) -> None:
 
 def test_what_users_import_is_there() -> None:
     classes = ["Active", "Comparison", "LayerCosts", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
-    verbs = ["accelerate", "benchmark", "check_reproducible", "profile_layers"]
+    verbs = ["accelerate", "benchmark", "check_reproducible", "prefetch", "profile_layers"]
     verbs += ["report", "restore", "scaler_of", "tune"]
     names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from torchturbo._active import Active
     from torchturbo._benchmark import Comparison, benchmark
     from torchturbo._layers import LayerCosts, profile_layers
+    from torchturbo._prefetch import prefetch
     from torchturbo._report import Report, report
     from torchturbo._reproducible import Reproduction, check_reproducible
     from torchturbo._tune import Tuned, tune
@@ -63,6 +64,7 @@ __all__ = [
     "accelerate",
     "benchmark",
     "check_reproducible",
+    "prefetch",
     "profile_layers",
     "report",
     "restore",
@@ -84,6 +86,7 @@ _FROM = {
     "accelerate": "_accelerate",
     "benchmark": "_benchmark",
     "check_reproducible": "_reproducible",
+    "prefetch": "_prefetch",
     "profile_layers": "_layers",
     "report": "_report",
     "restore": "_accelerate",

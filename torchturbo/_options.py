@@ -131,6 +131,9 @@ class Options(TypedDict, total=False):
     persistent_workers: Literal[True, False, "auto"]
     """Workers that are kept from epoch to epoch, for data loaders made in the block whose call does not say."""
 
+    prefetch: bool
+    """Move batches of data loaders iterated in the block to the GPU, the next while one is used."""
+
     init_scale: float
     """The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler."""
 

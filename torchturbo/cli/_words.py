@@ -97,6 +97,7 @@ OPTIONS = {
     "persistent_workers": (
         "Workers that are kept from epoch to epoch, for data loaders made in the block whose call does not say."
     ),
+    "prefetch": "Move batches of data loaders iterated in the block to the GPU, the next while one is used.",
     "init_scale": "The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler.",
     "growth_factor": (
         "What the scale is multiplied by after growth_interval steps that all ran: growth_factor of "
@@ -146,6 +147,7 @@ VALUES = {
     "prefetch_factor": ("auto",),
     "pin_memory": ("true", "false", "auto"),
     "persistent_workers": ("true", "false", "auto"),
+    "prefetch": ("true", "false"),
     "init_scale": (),
     "growth_factor": (),
     "backoff_factor": (),

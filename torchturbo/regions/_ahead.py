@@ -1,0 +1,213 @@
+"""One batch ahead: while the code has one batch, the next has been fetched and is on its way to the device.
+
+There is no thread. Each batch is sent before the one before it is handed out, and copies beside what that one computes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import dataloader
+
+from torchturbo._dynamo import untraced
+from torchturbo.regions._batches import sent
+from torchturbo.regions._epochs import later
+from torchturbo.regions._lanes import Lane, Load
+
+
+class _Here(threading.local):
+    fetching = 0
+
+
+_here = _Here()
+
+
+def is_fetching() -> bool:
+    """Whether this thread fetches a batch to be sent: what is iterated in there is part of it, and stays."""
+    return _here.fetching > 0
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """A block that fetches a batch, or gets ready to."""
+    _here.fetching += 1
+    try:
+        yield
+    finally:
+        _here.fetching -= 1
+
+
+class Sent(NamedTuple):
+    """A batch on its way.
+
+    Attributes:
+        batch: as the code will have it.
+        load: what is made and read meanwhile.
+        event: happens when it has come.
+    """
+
+    batch: Any
+    load: Load
+    event: Any
+
+
+class Drawn(NamedTuple):
+    """What a source has given.
+
+    Attributes:
+        batch: the batch, if it could not be sent.
+        sent: the batch, if it was.
+        raised: what was raised instead of a batch; at the end, that.
+        notes: what is to be noted when it is handed out.
+    """
+
+    batch: Any
+    sent: Sent | None
+    raised: Exception | None
+    notes: list[Callable[[], None]]
+
+
+def _send(batch: Any, lane: Lane) -> Sent:
+    load = Load()
+    with lane.open():
+        moving = sent(batch, lane, load)
+        return Sent(moving, load, lane.mark() if load.made else None)
+
+
+def _drawn(source: Iterator[Any], lane: Lane) -> Drawn:
+    batch = its = raised = None
+    notes: list[Callable[[], None]] = []
+    try:
+        with fetching(), later(notes):
+            batch = next(source)
+    except Exception as error:
+        raised = error
+    try:
+        if raised is None:
+            its = _send(batch, lane)
+            batch = None
+    except Exception:
+        # Out of memory, perhaps: it is sent again when it is due, and what that raises is raised.
+        its = None
+    try:
+        return Drawn(batch, its, raised, notes)
+    finally:
+        # An error holds the frames that it went through, and this one would hold the error.
+        del batch, its, raised, notes
+
+
+def _draws(source: Iterator[Any], lane: Lane) -> Iterator[Drawn]:
+    # A generator, since its frame is cut off from those beneath when it rests: what an error holds of it is not who
+    # keeps the error until it is due, so that all is freed at once where the code does not go on.
+    while True:
+        yield _drawn(source, lane)
+
+
+class Ahead:
+    """An iterator that is one batch ahead of the code, on a device.
+
+    It has the order, the values and the errors of its source, each when it is due; and all else is the source's.
+
+    Args:
+        source: gives the batches.
+        lane: the way to the device.
+    """
+
+    __slots__ = ("__weakref__", "_draws", "_lane", "_next", "_source", "_until")
+
+    def __init__(self, source: Iterator[Any], lane: Lane) -> None:
+        self._source, self._lane = source, lane
+        self._draws = _draws(source, lane)
+        self._next: Drawn | None = None
+        self._until: Sent | None = None
+
+    def __iter__(self) -> Ahead:
+        return self
+
+    @untraced
+    def __next__(self) -> Any:
+        if self._next is None:
+            self._next = self._draw()
+        drawn = self._next
+        # If this is interrupted, the batch is still the next one.
+        self._next = self._draw() if drawn.raised is None else None
+        for note in drawn.notes:
+            note()
+        if drawn.raised is not None:
+            raised = drawn.raised
+            try:
+                raise raised
+            finally:
+                del raised, drawn
+        its = _send(drawn.batch, self._lane) if drawn.sent is None else drawn.sent
+        if its.event is not None:
+            self._lane.wait(its.event, its.load.made)
+        return its.batch
+
+    def _draw(self) -> Drawn:
+        if self._until is not None:
+            # Memory that somebody else has pinned may be filled with the next batch as soon as that is asked for.
+            self._lane.settle(self._until.event)
+            self._until = None
+        try:
+            with _out_of_inference():
+                drawn = next(self._draws)
+        except BaseException:
+            self._draws = _draws(self._source, self._lane)  # as an interrupt has ended it
+            raise
+        its = drawn.sent
+        if its is not None and its.load.read and not isinstance(self._source, dataloader._BaseDataLoaderIter):
+            self._until = its
+        return drawn
+
+    @property
+    def source(self) -> Iterator[Any]:
+        """What gives the batches."""
+        return self._source
+
+    @property
+    def waiting(self) -> Drawn | None:
+        """What has been fetched and not handed out."""
+        return self._next
+
+    @waiting.setter
+    def waiting(self, drawn: Drawn | None) -> None:
+        self._next = drawn
+
+    def close(self) -> None:
+        """Ends it: what has been fetched is let go, and a generator that gives the batches is closed."""
+        self._next = None
+        close = getattr(self._source, "close", None)
+        if close is not None:
+            close()
+
+    def __len__(self) -> int:
+        return len(self._source)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in Ahead.__slots__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._source, name)
+
+    def __repr__(self) -> str:
+        return f"<one batch ahead on {self._lane.device} of {self._source!r}>"
+
+
+def _out_of_inference() -> Any:
+    """A block in which what is made can be used anywhere: the code may have left inference mode when it is due."""
+    if not torch.is_inference_mode_enabled():
+        return nullcontext()
+    return _normal()
+
+
+@contextmanager
+def _normal() -> Iterator[None]:
+    with torch.inference_mode(False), torch.no_grad():
+        yield
