@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch.utils.data import dataloader
@@ -69,6 +69,16 @@ class Drawn(NamedTuple):
     sent: Sent | None
     raised: Exception | None
     notes: list[Callable[[], None]]
+
+    def again(self, copied: Callable[[Any], Any]) -> Drawn:
+        """The same, to be handed out once more.
+
+        Args:
+            copied: copies a batch, which has come.
+        """
+        if self.sent is None:
+            return self._replace(batch=copied(self.batch))
+        return self._replace(sent=self.sent._replace(batch=copied(self.sent.batch)))
 
 
 def _send(batch: Any, lane: Lane) -> Sent:
@@ -132,18 +142,41 @@ class Ahead:
     def __next__(self) -> Any:
         if self._next is None:
             self._next = self._draw()
+        if self._next.raised is not None:
+            # Nothing here may hold what is raised, which holds this frame.
+            return self._raise()
+        if self._next.sent is None:
+            self._next = self._again(self._next)
         drawn = self._next
+        assert drawn.sent is not None
         # If this is interrupted, the batch is still the next one.
-        self._next = self._draw() if drawn.raised is None else None
+        self._next = self._draw()
+        return self._given(drawn.sent, drawn.notes)
+
+    def _raise(self) -> NoReturn:
+        drawn, self._next = self._next, None
+        assert drawn is not None
+        assert drawn.raised is not None
+        raised, notes = drawn.raised, drawn.notes
+        del drawn
+        for note in notes:
+            note()
+        try:
+            raise raised
+        finally:
+            del raised
+
+    def _again(self, drawn: Drawn) -> Drawn:
+        """Sends a batch that could not be sent when it was drawn; it is gone if that raises once more."""
+        self._next = None
         for note in drawn.notes:
             note()
-        if drawn.raised is not None:
-            raised = drawn.raised
-            try:
-                raise raised
-            finally:
-                del raised, drawn
-        its = _send(drawn.batch, self._lane) if drawn.sent is None else drawn.sent
+        return Drawn(None, _send(drawn.batch, self._lane), None, [])
+
+    def _given(self, its: Sent, notes: list[Callable[[], None]]) -> Any:
+        """Hands out a batch."""
+        for note in notes:
+            note()
         if its.event is not None:
             self._lane.wait(its.event, its.load.made)
         return its.batch
@@ -163,6 +196,13 @@ class Ahead:
         if its is not None and its.load.read and not isinstance(self._source, dataloader._BaseDataLoaderIter):
             self._until = its
         return drawn
+
+    def arrive(self) -> None:
+        """Has what has been fetched come, so that it can be looked at before it is handed out."""
+        if self._next is not None and self._next.sent is not None and self._next.sent.event is not None:
+            its = self._next.sent
+            self._lane.wait(its.event, its.load.made)
+            self._next = self._next._replace(sent=its._replace(event=None))
 
     @property
     def source(self) -> Iterator[Any]:

@@ -25,10 +25,10 @@ from torchturbo.settings._edits import Raw
 
 
 class _Asked:
-    """Whether a thread's region prefetches, and how many iterations have come to what since it was opened."""
+    """What a thread's region asks for, None for nothing, and how many iterations have come to what in it."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.wanted: bool | None = None
         self.told: Counter[str] = Counter()
 
 
@@ -116,7 +116,7 @@ def _read() -> Raw:
 
 def _write(raw: Raw, over: Raw) -> None:
     asked = _here.asked
-    if raw and not asked.wanted:
+    if asked.wanted is None:
         asked.told = Counter()
     asked.wanted = raw
     if raw:

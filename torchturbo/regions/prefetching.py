@@ -10,7 +10,7 @@ from typing import Any
 
 from torchturbo.hardware import Hardware
 from torchturbo.regions._iterated import PREFETCHING, told
-from torchturbo.settings._base import BOOL, Setting, same
+from torchturbo.settings._base import BOOL, Setting
 from torchturbo.settings._edits import always
 
 
@@ -27,7 +27,7 @@ prefetch = Setting(
     values=BOOL,
     cells=(PREFETCHING,),
     edits=lambda value, hardware: ((PREFETCHING, always(value)),),
-    show=same,
+    show=bool,
     why_not=_why_not,
     told=told,
 )
