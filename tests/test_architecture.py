@@ -56,6 +56,7 @@ ORDER = (
     "_benchmark",  # what settings buy on a step
     "_layers",  # which layers of it cost most
     "_tune",  # the best settings for a step
+    "_tune_loader",  # the best settings for a data loader
     "_doctor",  # what is wrong here, and how to mend it
     "_arrays",  # what NumPy gets of scripts' tensors
     "_inherited",  # what spawned processes inherit
@@ -232,9 +233,20 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = ["Active", "Comparison", "LayerCosts", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
+    classes = [
+        "Active",
+        "Comparison",
+        "LayerCosts",
+        "LoaderTuning",
+        "Profile",
+        "Report",
+        "Reproduction",
+        "Scaler",
+        "Tuned",
+        "turbo",
+    ]
     verbs = ["accelerate", "benchmark", "check_reproducible", "prefetch", "profile_layers"]
-    verbs += ["report", "restore", "scaler_of", "tune"]
+    verbs += ["report", "restore", "scaler_of", "tune", "tune_loader"]
     names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)
     assert [name for name in names if getattr(torchturbo, name, None) is None] == []

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from torchturbo._report import Report, report
     from torchturbo._reproducible import Reproduction, check_reproducible
     from torchturbo._tune import Tuned, tune
+    from torchturbo._tune_loader import LoaderTuning, tune_loader
     from torchturbo._turbo import turbo
     from torchturbo.profiles import PROFILES, Profile
     from torchturbo.regions._scaler import Scaler
@@ -55,6 +56,7 @@ __all__ = [
     "Active",
     "Comparison",
     "LayerCosts",
+    "LoaderTuning",
     "Profile",
     "Report",
     "Reproduction",
@@ -70,6 +72,7 @@ __all__ = [
     "restore",
     "scaler_of",
     "tune",
+    "tune_loader",
     "turbo",
 ]
 
@@ -78,6 +81,7 @@ _FROM = {
     "Active": "_active",
     "Comparison": "_benchmark",
     "LayerCosts": "_layers",
+    "LoaderTuning": "_tune_loader",
     "Profile": "profiles",
     "Report": "_report",
     "Reproduction": "_reproducible",
@@ -92,6 +96,7 @@ _FROM = {
     "restore": "_accelerate",
     "scaler_of": "_accelerate",
     "tune": "_tune",
+    "tune_loader": "_tune_loader",
     "turbo": "_turbo",
 }
 
