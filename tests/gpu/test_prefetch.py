@@ -139,8 +139,8 @@ def test_nothing_grows() -> None:
     threads = threading.active_count()
 
     def left_early() -> tuple[int, int]:
-        for number, batch in enumerate(prefetch(loader, "cuda")):
-            if number == 3:
+        for batch in prefetch(loader, "cuda"):
+            if batch["name"][0] == "12":
                 break
         del batch
         gc.collect()
@@ -150,7 +150,9 @@ def test_nothing_grows() -> None:
     left_early()
     before = left_early()
     for _ in range(20):
-        assert left_early() == before
+        allocated, reserved = left_early()
+        assert allocated == before[0]
+        assert reserved <= before[1] + 2**27  # what streams still use when more is asked for is found by chance
     assert threading.active_count() == threads
 
 

@@ -107,14 +107,17 @@ def test_a_batch_for_which_there_was_no_room_is_sent_again_when_it_is_due() -> N
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_memory_that_is_filled_again_is_read_before(pinned: bool) -> None:
+@pytest.mark.parametrize("refused", [False, True])
+def test_memory_that_is_filled_again_is_read_before(pinned: bool, refused: bool) -> None:
     def refilled() -> Iterator[dict[str, Tensor]]:
         buffer = torch.zeros(3)
         for number in range(6):
             buffer.fill_(number)
             yield {"x": buffer}
 
-    assert [batch["x"].tolist() for batch in Ahead(refilled(), Late(pinned))] == [[n] * 3 for n in range(6)]
+    late = Late(pinned)
+    late.refuses = [torch.OutOfMemoryError("no room")] if refused else []
+    assert [batch["x"].tolist() for batch in Ahead(refilled(), late)] == [[n] * 3 for n in range(6)]
 
 
 def test_what_is_fetched_in_inference_mode_can_be_trained_on() -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from tests.laws.around import NOTHING
 from torchturbo import LoaderTuning, tune_loader, turbo
 from torchturbo._tune_loader import data, measure
+from torchturbo._tune_loader.loaders import Source
 from torchturbo._tune_loader.measure import Meter, Visit
 from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.hardware import _room
@@ -236,14 +237,20 @@ def test_a_block_with_a_seed_does_not_notice() -> None:
     assert run(True) == run(False)
 
 
-def test_a_dataset_that_keeps_something_of_each_batch_is_told() -> None:
-    dataset = Keeping()
-    its = tune_loader(DataLoader(dataset, 4, persistent_workers=False), 0.3, batches=5)
-    assert its.growth is not None
-    assert its.growth.each > MIB
-    assert "Memory grew by" in its.why
-    assert its.best.get("persistent_workers") in (None, False)
-    assert dataset.kept == []
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_that_grows_from_epoch_to_epoch_is_seen(workers: int) -> None:
+    """In this process, or in a worker that stays; and a dataset that keeps nothing is not said to grow."""
+    for kind in (Keeping, Numbers):
+        dataset = kind()
+        source = Source(DataLoader(dataset, 4, num_workers=workers), None)
+        with source.kept():
+            assert source.draw()
+            _, growth = source.apart(lambda made=source: Meter(made).epochs(made.baseline, 10))
+        assert len(growth.memory) == Meter.EPOCHS - 1
+        assert growth.batches == 8
+        assert (growth.each > 8 * MIB) is (kind is Keeping)
+        assert dataset.kept == []
+    assert psutil.Process().children() == []
 
 
 def test_what_the_dataset_raises_comes_out() -> None:

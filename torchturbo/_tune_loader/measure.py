@@ -18,7 +18,6 @@ from torchturbo.regions._lanes import Load, PlainLane
 
 _GROWS = 2 * 2**20
 """Bytes in all epochs together, below which nothing is said to grow: allocators take as much and give it back."""
-_EPOCHS = 4
 
 
 class Visit(NamedTuple):
@@ -43,6 +42,9 @@ class Meter:
     Args:
         source: what they load.
     """
+
+    EPOCHS = 5
+    """Epochs after which it is said whether memory grows; in the first it does anyway."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -91,7 +93,7 @@ class Meter:
         loader = self._source.made(kept)
         restart, memory, most, least = 0.0, [], 0, 0
         try:
-            for epoch in range(_EPOCHS + 1):
+            for epoch in range(self.EPOCHS):
                 began = time.perf_counter()
                 with self._going(loader, ends=False) as batches:
                     self._use(next(batches, None))

@@ -22,6 +22,8 @@ _MOST_WORKERS = 32
 _ROUNDS = 12
 _FOR_WORKERS, _FOR_BOTH = 0.6, 0.85
 """The share of the budget by which workers are settled, and by which what is ahead is too."""
+_OVER = 0.2
+"""Of the budget, that looking at memory may take beyond it."""
 _WORTH = 0.01
 """Of an epoch, that is saved where workers stay."""
 
@@ -46,7 +48,8 @@ def search(
     try:
         best = _settle_workers(race, baseline, source, began + _FOR_WORKERS * budget)
         best = _settle_the_rest(race, baseline, best, source, began + _FOR_BOTH * budget)
-        if time.perf_counter() < began + budget:
+        left = began + (1 + _OVER) * budget - time.perf_counter()
+        if race.meter.EPOCHS * (best.startup + race.median(best) / source.batches) < left:
             tell("memory from epoch to epoch")
             restart, growth = race.meter.epochs(best.options, each)
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -17,6 +18,8 @@ from torchturbo._dynamo import untraced
 from torchturbo.regions._batches import sent
 from torchturbo.regions._epochs import later
 from torchturbo.regions._lanes import Lane, Load
+
+_untraced = partial(untraced, and_below=True)
 
 
 class _Here(threading.local):
@@ -81,6 +84,7 @@ class Drawn(NamedTuple):
         return self._replace(sent=self.sent._replace(batch=copied(self.sent.batch)))
 
 
+@_untraced
 def _send(batch: Any, lane: Lane) -> Sent:
     load = Load()
     with lane.open():
@@ -88,6 +92,7 @@ def _send(batch: Any, lane: Lane) -> Sent:
         return Sent(moving, load, lane.mark() if load.made else None)
 
 
+@untraced
 def _drawn(source: Iterator[Any], lane: Lane) -> Drawn:
     batch = its = raised = None
     notes: list[Callable[[], None]] = []
@@ -110,6 +115,7 @@ def _drawn(source: Iterator[Any], lane: Lane) -> Drawn:
         del batch, its, raised, notes
 
 
+@untraced
 def _draws(source: Iterator[Any], lane: Lane) -> Iterator[Drawn]:
     # A generator, since its frame is cut off from those beneath when it rests: what an error holds of it is not who
     # keeps the error until it is due, so that all is freed at once where the code does not go on.
@@ -125,36 +131,40 @@ class Ahead:
     Args:
         source: gives the batches.
         lane: the way to the device.
+
+    Attributes:
+        waiting: what has been fetched and not handed out.
     """
 
-    __slots__ = ("__weakref__", "_draws", "_lane", "_next", "_source", "_until")
+    __slots__ = ("__weakref__", "_draws", "_lane", "_source", "_until", "waiting")
 
     def __init__(self, source: Iterator[Any], lane: Lane) -> None:
         self._source, self._lane = source, lane
         self._draws = _draws(source, lane)
-        self._next: Drawn | None = None
-        self._until: Sent | None = None
+        self.waiting: Drawn | None = None
+        self._until: Any = None
 
     def __iter__(self) -> Ahead:
         return self
 
     @untraced
     def __next__(self) -> Any:
-        if self._next is None:
-            self._next = self._draw()
-        if self._next.raised is not None:
+        if self.waiting is None:
+            self.waiting = self._draw()
+        if self.waiting.raised is not None:
             # Nothing here may hold what is raised, which holds this frame.
             return self._raise()
-        if self._next.sent is None:
-            self._next = self._again(self._next)
-        drawn = self._next
+        if self.waiting.sent is None:
+            self.waiting = self._again(self.waiting)
+        drawn = self.waiting
         assert drawn.sent is not None
         # If this is interrupted, the batch is still the next one.
-        self._next = self._draw()
+        self.waiting = self._draw()
         return self._given(drawn.sent, drawn.notes)
 
+    @untraced
     def _raise(self) -> NoReturn:
-        drawn, self._next = self._next, None
+        drawn, self.waiting = self.waiting, None
         assert drawn is not None
         assert drawn.raised is not None
         raised, notes = drawn.raised, drawn.notes
@@ -166,13 +176,15 @@ class Ahead:
         finally:
             del raised
 
+    @_untraced
     def _again(self, drawn: Drawn) -> Drawn:
         """Sends a batch that could not be sent when it was drawn; it is gone if that raises once more."""
-        self._next = None
+        self.waiting = None
         for note in drawn.notes:
             note()
-        return Drawn(None, _send(drawn.batch, self._lane), None, [])
+        return self._read(Drawn(None, _send(drawn.batch, self._lane), None, []))
 
+    @_untraced
     def _given(self, its: Sent, notes: list[Callable[[], None]]) -> Any:
         """Hands out a batch."""
         for note in notes:
@@ -181,10 +193,11 @@ class Ahead:
             self._lane.wait(its.event, its.load.made)
         return its.batch
 
+    @untraced
     def _draw(self) -> Drawn:
         if self._until is not None:
             # Memory that somebody else has pinned may be filled with the next batch as soon as that is asked for.
-            self._lane.settle(self._until.event)
+            self._lane.settle(self._until)
             self._until = None
         try:
             with _out_of_inference():
@@ -192,35 +205,30 @@ class Ahead:
         except BaseException:
             self._draws = _draws(self._source, self._lane)  # as an interrupt has ended it
             raise
+        return self._read(drawn)
+
+    def _read(self, drawn: Drawn) -> Drawn:
+        """Remembers until when memory of the source is read. A data loader's is pinned for each batch anew."""
         its = drawn.sent
         if its is not None and its.load.read and not isinstance(self._source, dataloader._BaseDataLoaderIter):
-            self._until = its
+            self._until = its.event
         return drawn
 
     def arrive(self) -> None:
         """Has what has been fetched come, so that it can be looked at before it is handed out."""
-        if self._next is not None and self._next.sent is not None and self._next.sent.event is not None:
-            its = self._next.sent
+        if self.waiting is not None and self.waiting.sent is not None and self.waiting.sent.event is not None:
+            its = self.waiting.sent
             self._lane.wait(its.event, its.load.made)
-            self._next = self._next._replace(sent=its._replace(event=None))
+            self.waiting = self.waiting._replace(sent=its._replace(event=None))
 
     @property
     def source(self) -> Iterator[Any]:
         """What gives the batches."""
         return self._source
 
-    @property
-    def waiting(self) -> Drawn | None:
-        """What has been fetched and not handed out."""
-        return self._next
-
-    @waiting.setter
-    def waiting(self, drawn: Drawn | None) -> None:
-        self._next = drawn
-
     def close(self) -> None:
         """Ends it: what has been fetched is let go, and a generator that gives the batches is closed."""
-        self._next = None
+        self.waiting = None
         close = getattr(self._source, "close", None)
         if close is not None:
             close()
