@@ -20,6 +20,7 @@ from torchturbo._tune_loader.loaders import Source
 from torchturbo._tune_loader.measure import Meter, Visit
 from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.hardware import _room
+from torchturbo.testing import pretend_hardware
 
 
 class Numbers(Dataset[Tensor]):
@@ -173,6 +174,30 @@ def test_what_fails_with_workers_is_told_and_what_fails_without_comes_out(machin
     assert "failed: RuntimeError: a worker was killed" in " ".join(its.to_text(200).split())
 
 
+def test_what_only_workers_can_read_is_measured_with_workers(machine: Any) -> None:
+    def visit(self: Meter, options: dict[str, Any], seconds: float) -> Visit:
+        if not options["num_workers"]:
+            raise AttributeError("no file: worker_init_fn opens it")
+        return Visit(0.0, 0.01, MIB, 10)
+
+    machine(visit)
+    its = found(num_workers=2)
+    assert its.best["num_workers"] == 1
+    assert [tried.why for tried in its.tried if tried.outcome == "failed"] == [
+        "AttributeError: no file: worker_init_fn opens it"
+    ]
+
+
+def test_memory_is_pinned_where_that_is_faster(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(model(lambda options: 0.003 if options["pin_memory"] else 0.004))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pretend_hardware("H100"):
+        its = found()
+    assert its.best["pin_memory"] is True
+    assert its.best["num_workers"] == 0
+    assert not any("pin_memory" in note for note in its.notes)
+
+
 def test_an_interrupt_ends_it_with_the_best_so_far(machine: Any) -> None:
     visits = []
     fast = model(lambda options: 0.01 / (1 + options["num_workers"]))
@@ -253,9 +278,11 @@ def test_memory_that_grows_from_epoch_to_epoch_is_seen(workers: int) -> None:
     assert psutil.Process().children() == []
 
 
-def test_what_the_dataset_raises_comes_out() -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_dataset_raises_comes_out(workers: int) -> None:
     with pytest.raises(LookupError, match="no sample 0"):
-        tune_loader(Broken(), 0.2)
+        tune_loader(Broken(), 0.2, num_workers=workers)
+    assert psutil.Process().children() == []
 
 
 def test_what_workers_would_get_wrong_is_not_given_to_them() -> None:

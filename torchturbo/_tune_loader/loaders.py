@@ -21,8 +21,8 @@ from torchturbo.regions._workers import reason_against
 from torchturbo.settings._edits import always, keep
 
 Options = Mapping[str, Any]
-_MOST = 10_000
-"""Batches whose indices are drawn, at most."""
+_MOST, _SAMPLES = 10_000, 200_000
+"""Batches whose indices are drawn, at most, and samples: they are memory that workers would come to copy."""
 _UNKNOWN = 1000
 """Batches that an epoch is taken to have where nobody says."""
 
@@ -60,8 +60,12 @@ class Source:
 
     def draw(self) -> bool:
         """Draws the indices of an epoch, once for all candidates, and returns whether there are any."""
-        if not self._streamed:
-            self._indices = list(islice(self.loader._index_sampler, _MOST))
+        drawn = 0
+        for indices in () if self._streamed else islice(self.loader._index_sampler, _MOST):
+            self._indices.append(indices)
+            drawn += len(indices) if isinstance(indices, list | tuple) else 1
+            if drawn >= _SAMPLES:
+                break
         return self._streamed or bool(self._indices)
 
     def made(self, options: Options) -> Any:

@@ -62,8 +62,8 @@ class Meter:
         with self._going(self._source.made(options)) as batches:
             self._use(next(batches, None))
             startup = time.perf_counter() - began
-            # These have been fetched while the workers started, and come at once.
-            ahead = options["num_workers"] * (options.get("prefetch_factor") or 0)
+            # Each worker has fetched one while the first was waited for, and these come at once.
+            ahead = options["num_workers"]
             first = came = 1
             clock = time.perf_counter()
             for batch in batches:

@@ -92,6 +92,7 @@ class Race:
             until: when no other visit begins, by `time.perf_counter`.
         """
         self.rounds += 1
+        errors: list[Exception] = []
         for each in candidates:
             if each.outcome is not None:
                 continue
@@ -101,15 +102,18 @@ class Race:
             try:
                 each.visits[self.rounds] = self.meter.visit(each.options, self._seconds)
             except Exception as error:
-                # What the dataset raises without workers is the user's to see.
-                if not each.options["num_workers"]:
+                # What the dataset raises as it was read before is the user's to see.
+                if not each.options["num_workers"] and not self._source.baseline["num_workers"]:
                     raise
                 each.outcome, each.why = "failed", in_a_line(error)
+                errors.append(error)
                 continue
             more = each.memory - min(its.memory for its in self.all if its.visits)
             if self._free is not None and more > self._free // 2:
                 each.outcome = "too large"
                 each.why = f"{words.size(more)} more than without, and {words.size(self._free)} were free"
+        if errors and not any(each.visits for each in self.all):
+            raise errors[0]
         return True
 
     def samples(self, candidate: Candidate) -> dict[int, float]:

@@ -19,6 +19,8 @@ from torchturbo.regions._arguments import no_pinning
 from torchturbo.regions._datasets import not_to_be_pinned, written_by
 
 _MOST_WORKERS = 32
+_WORTH_TWICE = 1.1
+"""The speed-up of twice the workers from which on twice as many again are tried."""
 _ROUNDS = 12
 _FOR_WORKERS, _FOR_BOTH = 0.6, 0.85
 """The share of the budget by which workers are settled, and by which what is ahead is too."""
@@ -49,7 +51,7 @@ def search(
         best = _settle_workers(race, baseline, source, began + _FOR_WORKERS * budget)
         best = _settle_the_rest(race, baseline, best, source, began + _FOR_BOTH * budget)
         left = began + (1 + _OVER) * budget - time.perf_counter()
-        if race.meter.EPOCHS * (best.startup + race.median(best) / source.batches) < left:
+        if best.startup + race.meter.EPOCHS * (each + race.median(best) / source.batches) < left:
             tell("memory from epoch to epoch")
             restart, growth = race.meter.epochs(best.options, each)
     except KeyboardInterrupt:
@@ -114,11 +116,12 @@ def _settle_workers(race: Race, baseline: Candidate, source: Source, until: floa
 
 def _more(race: Race, runs: list[Candidate]) -> int | None:
     """Twice the most workers so far, where these were worth it: data may wait for a disk, and not compute."""
-    running = sorted(race.running(runs), key=lambda each: each.cost)
-    if len(running) < 2 or (running[-1] is not runs[-1] and running[-1].cost < runs[-1].cost):
+    most, *others = sorted(runs, key=lambda each: each.cost, reverse=True)
+    others = race.running(others)
+    if most.outcome is not None or not others:
         return None
-    number: int = running[-1].options["num_workers"] * 2
-    worth = race.median(running[-2]) > 1.1 * race.median(running[-1])
+    number: int = most.options["num_workers"] * 2
+    worth = race.median(others[0]) > _WORTH_TWICE * race.median(most)
     return number if worth and 0 < number <= _MOST_WORKERS else None
 
 
