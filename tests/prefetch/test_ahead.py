@@ -291,6 +291,19 @@ class Unsteady:
         return {"x": torch.full((4,), number), "more": (torch.tensor(number), str(number))}
 
 
+class Read(Dataset[Any]):
+    """The same, by index."""
+
+    def __init__(self, numbers: range, wrong: set[int]) -> None:
+        self._numbers, self._of = numbers, Unsteady(numbers, wrong, once=False)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._of._batch(self._numbers[index])
+
+
 def gone_through(batches: Any, breaks: list[int]) -> list[Any]:
     """What a loop after another has got of it, each left after so many batches."""
     got: list[Any] = []
@@ -318,11 +331,15 @@ def through(batches: int, look: Callable[[int], None]) -> None:
         size = min(left, chance.randrange(1, 400))
         wrong = {number for number in range(done, done + size) if chance.random() < 0.02}
         breaks = [chance.choice([1, 3, 50, 1000]) for _ in range(chance.randrange(1, 8))]
-        once = chance.random() < 0.5
-        plain = gone_through(Unsteady(range(done, done + size), wrong, once), breaks)
-        loader: Any = Unsteady(range(done, done + size), wrong, once)
-        loader = Ahead(loader, late) if once else _prefetch.Prefetched(loader, torch.device("cuda"))
-        assert gone_through(loader, breaks) == plain
+        kind = chance.choice(["once", "anew", "torch's"])
+
+        def made(kind: str = kind, numbers: range = range(done, done + size), wrong: set[int] = wrong) -> Any:
+            if kind == "torch's":
+                return DataLoader(Read(numbers, wrong), batch_size=None)
+            return Unsteady(numbers, wrong, kind == "once")
+
+        loader = Ahead(made(), late) if kind == "once" else _prefetch.Prefetched(made(), torch.device("cuda"))
+        assert gone_through(loader, breaks) == gone_through(made(), breaks)
         del loader
         left, done = left - size, done + size
         look(done)
