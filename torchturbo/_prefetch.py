@@ -27,7 +27,8 @@ def prefetch(loader: L, device: torch.device | str | int | None = None) -> L:
 
     An error comes out where its batch would have come. A loop that is left early leaves nothing behind; the next one
     begins anew, as over the loader itself. An iterator can be gone through once: a loop over what `prefetch` has made
-    of it goes on with the batch that the last one had not had yet.
+    of it goes on with the batch that the last one had not had yet. An iterator whose ``__iter__`` does something, as
+    begin an epoch, is asked for each batch when that is due, and not one ahead.
 
     On the CPU the loader itself is returned.
 
@@ -54,13 +55,13 @@ def prefetch(loader: L, device: torch.device | str | int | None = None) -> L:
             "loader that the loop goes through"
         )
     where = _device(device)
-    _lane(where)  # so that what cannot be is refused before anything is fetched
-    if where.type == "cpu":
+    lane = _lane(where)  # so that what cannot be is refused before anything is fetched
+    if lane is None:
         return loader
     if hasattr(type(loader), "__next__"):
-        once: Any = loader if isinstance(loader, Ahead) else _ahead(iter(loader), where)  # type: ignore[call-overload]
-        made: L = once
-        return made
+        iterator: Any = loader
+        once: Any = loader if isinstance(loader, Ahead) else Ahead(iterator, lane, own=False)
+        return once  # type: ignore[no-any-return]
     around: Any = Prefetched(loader, where)
     return around  # type: ignore[no-any-return]
 

@@ -199,6 +199,26 @@ def test_a_loader_is_gone_through_anew_and_an_iterator_goes_on(lane: Late) -> No
     assert prefetch(once, "cuda") is once
 
 
+def test_an_iterator_that_begins_anew_with_each_loop_does_so(lane: Late) -> None:
+    epochs = prefetch(Epochs(range(3), set()), "cuda")
+    for _ in range(2):
+        assert [batch["more"][1] for batch in epochs] == ["0", "1", "2"]
+        next(iter(epochs))
+    assert lane.copies == 2 * (6 + 2)  # none ahead
+
+
+def test_an_iterator_that_hands_out_others_does_so(lane: Late) -> None:
+    class Others:
+        def __iter__(self) -> Iterator[Tensor]:
+            return iter([torch.tensor(1), torch.tensor(2)])
+
+        def __next__(self) -> Tensor:
+            return torch.tensor(3)
+
+    others: Any = prefetch(Others(), "cuda")
+    assert (numbers(others), numbers(others), int(next(others))) == ([1, 2], [1, 2], 3)
+
+
 class Squares(Dataset[Tensor]):
     def __len__(self) -> int:
         return 10
@@ -269,21 +289,13 @@ class Unsteady:
     Args:
         numbers: of the batches.
         wrong: of those that raise.
-        once: whether it is an iterator, which goes on after an error; else each loop begins anew and ends at one.
     """
 
-    def __init__(self, numbers: range, wrong: set[int], once: bool) -> None:
-        self._numbers, self._wrong, self._once = numbers, wrong, once
-        self._at = 0
+    def __init__(self, numbers: range, wrong: set[int]) -> None:
+        self._numbers, self._wrong = numbers, wrong
 
     def __iter__(self) -> Iterator[Any]:
-        return self if self._once else map(self._batch, self._numbers)
-
-    def __next__(self) -> Any:
-        if not self._once or self._at == len(self._numbers):
-            raise StopIteration
-        self._at += 1
-        return self._batch(self._numbers[self._at - 1])
+        return map(self._batch, self._numbers)
 
     def _batch(self, number: int) -> Any:
         if number in self._wrong:
@@ -291,11 +303,34 @@ class Unsteady:
         return {"x": torch.full((4,), number), "more": (torch.tensor(number), str(number))}
 
 
+class Once(Unsteady):
+    """An iterator, which goes on after an error, and after a loop that was left."""
+
+    _at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._at == len(self._numbers):
+            raise StopIteration
+        self._at += 1
+        return self._batch(self._numbers[self._at - 1])
+
+
+class Epochs(Once):
+    """An iterator that begins anew with each loop."""
+
+    def __iter__(self) -> Iterator[Any]:
+        self._at = 0
+        return self
+
+
 class Read(Dataset[Any]):
     """The same, by index."""
 
     def __init__(self, numbers: range, wrong: set[int]) -> None:
-        self._numbers, self._of = numbers, Unsteady(numbers, wrong, once=False)
+        self._numbers, self._of = numbers, Unsteady(numbers, wrong)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -325,29 +360,30 @@ def gone_through(batches: Any, breaks: list[int]) -> list[Any]:
 
 
 def through(batches: int, look: Callable[[int], None]) -> None:
+    """Random loops until so many batches have been used."""
     chance = random.Random(5)
-    left, done, late = batches, 0, Late()
-    while left > 0:
-        size = min(left, chance.randrange(1, 400))
-        wrong = {number for number in range(done, done + size) if chance.random() < 0.02}
+    done = at = 0
+    while done < batches:
+        size = chance.randrange(1, 400)
+        wrong = {number for number in range(at, at + size) if chance.random() < 0.005}
         breaks = [chance.choice([1, 3, 50, 1000]) for _ in range(chance.randrange(1, 8))]
-        kind = chance.choice(["once", "anew", "torch's"])
+        kind = chance.choice([Once, Epochs, Unsteady, Read])
 
-        def made(kind: str = kind, numbers: range = range(done, done + size), wrong: set[int] = wrong) -> Any:
-            if kind == "torch's":
-                return DataLoader(Read(numbers, wrong), batch_size=None)
-            return Unsteady(numbers, wrong, kind == "once")
+        def made(kind: Any = kind, numbers: range = range(at, at + size), wrong: set[int] = wrong) -> Any:
+            batches = kind(numbers, wrong)
+            return DataLoader(batches, batch_size=None) if kind is Read else batches
 
-        loader = Ahead(made(), late) if kind == "once" else _prefetch.Prefetched(made(), torch.device("cuda"))
-        assert gone_through(loader, breaks) == gone_through(made(), breaks)
+        loader = prefetch(made(), "cuda")
+        got = gone_through(loader, breaks)
+        assert got == gone_through(made(), breaks)
         del loader
-        left, done = left - size, done + size
+        done, at = done + sum(type(each) is tuple for each in got), at + size
         look(done)
-    assert late.copies or batches < 100
 
 
 def test_nothing_is_lost_repeated_or_reordered(lane: Late) -> None:
     through(2_000, lambda done: None)
+    assert lane.copies > 4_000
 
 
 @pytest.mark.slow
@@ -362,6 +398,7 @@ def test_nothing_is_lost_and_nothing_grows_in_100_000_batches(lane: Late) -> Non
             threads.append(threading.active_count())
 
     through(100_000, look)
+    assert lane.copies > 200_000
     assert len(set(threads)) == 1
     assert max(alive for _, alive in sizes) - min(alive for _, alive in sizes) < 10
     assert sizes[-1][0] - sizes[1][0] < 8 * 2**20

@@ -5,10 +5,13 @@ There is no thread. Each batch is sent before the one before it is handed out, a
 
 from __future__ import annotations
 
+import dis
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -131,21 +134,28 @@ class Ahead:
     Args:
         source: gives the batches.
         lane: the way to the device.
+        own: whether nobody else knows the source, which then begins nothing anew when it is iterated.
 
     Attributes:
         waiting: what has been fetched and not handed out.
     """
 
-    __slots__ = ("__weakref__", "_draws", "_lane", "_source", "_until", "waiting")
+    __slots__ = ("__weakref__", "_begins", "_draws", "_lane", "_source", "_until", "waiting")
 
-    def __init__(self, source: Iterator[Any], lane: Lane) -> None:
+    def __init__(self, source: Iterator[Any], lane: Lane, own: bool = True) -> None:
         self._source, self._lane = source, lane
+        # What is fetched ahead would be of the loop before, or lost, where a loop may begin anew: nobody can tell.
+        self._begins = not own and not _goes_on(type(source))
         self._draws = _draws(source, lane)
         self.waiting: Drawn | None = None
         self._until: Any = None
 
     def __iter__(self) -> Ahead:
-        return self
+        if not self._begins:
+            return self
+        with fetching():
+            source = iter(self._source)
+        return self if source is self._source else Ahead(source, self._lane)
 
     @untraced
     def __next__(self) -> Any:
@@ -159,7 +169,7 @@ class Ahead:
         drawn = self.waiting
         assert drawn.sent is not None
         # If this is interrupted, the batch is still the next one.
-        self.waiting = self._draw()
+        self.waiting = None if self._begins else self._draw()
         return self._given(drawn.sent, drawn.notes)
 
     @untraced
@@ -246,6 +256,18 @@ class Ahead:
 
     def __repr__(self) -> str:
         return f"<one batch ahead on {self._lane.device} of {self._source!r}>"
+
+
+def _goes_on(kind: type) -> bool:
+    """Whether the ``__iter__`` of a type of iterators does nothing, so that each loop goes on where the last one was.
+
+    Those of Python and of extensions do nothing. Code of Python's is looked at: it may start an epoch.
+    """
+    function = inspect.unwrap(vars(kind).get("__iter__", kind.__iter__))  # type: ignore[attr-defined]
+    if not isinstance(function, FunctionType):
+        return True
+    does = [each.opname for each in dis.get_instructions(function) if each.opname not in ("RESUME", "NOP", "CACHE")]
+    return len(does) == 2 and does[0].startswith("LOAD_FAST") and does[1] == "RETURN_VALUE"
 
 
 def _out_of_inference() -> Any:
