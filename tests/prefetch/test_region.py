@@ -123,13 +123,12 @@ def test_with_a_seed_batches_are_what_they_are_without(lane: Late, workers: int)
 def test_a_batch_that_was_fetched_ahead_has_not_been_had(lane: Late, workers: int, own: bool) -> None:
     """A run that goes on from a state gets it, wherever the first one was stopped, with `prefetch` or without."""
 
-    def run(stop: int | None, state: Any, ahead: bool) -> tuple[list[Any], Any]:
+    def run(stop: int | None, state: Any, ahead: bool, done: int = 0) -> tuple[list[Any], Any]:
         got: list[Any] = []
         with turbo(NOTHING, seed=3, prefetch=ahead) as active:
             batches = loader(num_workers=workers, generator=torch.Generator().manual_seed(8) if own else None)
             if state is not None:
                 active.load_state_dict(state)
-            done = 0 if stop is not None or state is None else 10
             for _ in range(done // 7, 2):
                 for batch in batches:
                     got.append((batch.tolist(), random.random()))
@@ -138,10 +137,11 @@ def test_a_batch_that_was_fetched_ahead_has_not_been_had(lane: Late, workers: in
         return got, None
 
     whole, _ = run(None, None, ahead=True)
-    for first, second in ((True, True), (True, False), (False, True)):
-        begun, state = run(10, None, first)
-        rest, _ = run(None, state, second)
-        assert begun + rest == whole
+    for stop in (10,) if workers else (1, 6, 7, 8, 13):
+        for first, second in ((True, True), (True, False), (False, True)):
+            begun, state = run(stop, None, first)
+            rest, _ = run(None, state, second, done=stop)
+            assert begun + rest == whole
 
 
 def test_what_a_generator_takes_ahead_has_not_been_had_either(lane: Late) -> None:
