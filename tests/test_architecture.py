@@ -50,6 +50,7 @@ ORDER = (
     "_outputs",  # what modules return
     "_modules",  # modules, in blocks
     "_accelerate",  # all of these
+    "_prefetch",  # loaders, one batch ahead
     "_replay",  # a function again and again from the same state
     "_reproducible",  # the same bits twice, proven
     "_models",  # small models to measure
@@ -57,6 +58,7 @@ ORDER = (
     "_cached",  # what is built once
     "_layers",  # which layers of it cost most
     "_tune",  # the best settings for a step
+    "_tune_loader",  # the best settings for a data loader
     "_doctor",  # what is wrong here, and how to mend it
     "_arrays",  # what NumPy gets of scripts' tensors
     "_inherited",  # what spawned processes inherit
@@ -234,23 +236,12 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = [
-        "Active",
-        "Cache",
-        "CacheStats",
-        "Comparison",
-        "LayerCosts",
-        "Profile",
-        "Report",
-        "Reproduction",
-        "Scaler",
-    ]
-    classes += ["Scaler", "Tuned", "turbo"]
-    verbs = ["accelerate", "benchmark", "cache_of", "cached", "check_reproducible", "profile_layers"]
-    verbs += ["report", "restore", "scaler_of", "tune", "watch"]
-    names = [*classes, *verbs, "PROFILES", "__version__"]
-    assert set(torchturbo.__all__) == set(names)
-    assert [name for name in names if getattr(torchturbo, name, None) is None] == []
+    assert {*torchturbo._FROM, "__version__"} == set(torchturbo.__all__)
+    assert sorted(torchturbo.__all__) == sorted(set(torchturbo.__all__))
+    assert [name for name in torchturbo.__all__ if getattr(torchturbo, name, None) is None] == []
+    documented = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+    verbs = [name for name in torchturbo.__all__ if name.islower() and not name.startswith("_")]
+    assert [name for name in verbs if not re.search(rf"\b{name}\b", documented)] == []
 
 
 # ----------------------------------------------------------------------------------------------------- dependencies

@@ -42,9 +42,11 @@ if TYPE_CHECKING:
     from torchturbo._benchmark import Comparison, benchmark
     from torchturbo._cached import Cache, CacheStats, cache_of, cached
     from torchturbo._layers import LayerCosts, profile_layers
+    from torchturbo._prefetch import prefetch
     from torchturbo._report import Report, report
     from torchturbo._reproducible import Reproduction, check_reproducible
     from torchturbo._tune import Tuned, tune
+    from torchturbo._tune_loader import LoaderTuning, tune_loader
     from torchturbo._turbo import turbo
     from torchturbo._watch import watch
     from torchturbo.profiles import PROFILES, Profile
@@ -58,6 +60,7 @@ __all__ = [
     "CacheStats",
     "Comparison",
     "LayerCosts",
+    "LoaderTuning",
     "Profile",
     "Report",
     "Reproduction",
@@ -69,11 +72,13 @@ __all__ = [
     "cache_of",
     "cached",
     "check_reproducible",
+    "prefetch",
     "profile_layers",
     "report",
     "restore",
     "scaler_of",
     "tune",
+    "tune_loader",
     "turbo",
     "watch",
 ]
@@ -85,6 +90,7 @@ _FROM = {
     "CacheStats": "_cached",
     "Comparison": "_benchmark",
     "LayerCosts": "_layers",
+    "LoaderTuning": "_tune_loader",
     "Profile": "profiles",
     "Report": "_report",
     "Reproduction": "_reproducible",
@@ -95,11 +101,13 @@ _FROM = {
     "cache_of": "_cached",
     "cached": "_cached",
     "check_reproducible": "_reproducible",
+    "prefetch": "_prefetch",
     "profile_layers": "_layers",
     "report": "_report",
     "restore": "_accelerate",
     "scaler_of": "_accelerate",
     "tune": "_tune",
+    "tune_loader": "_tune_loader",
     "turbo": "_turbo",
     "watch": "_watch",
 }

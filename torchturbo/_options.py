@@ -134,6 +134,9 @@ class Options(TypedDict, total=False):
     monitor: Literal[False, "auto", "lines", "json"] | bool | None
     """Watch loops over data loaders: speed, waiting, GPU, memory, and once an alert that names the cause."""
 
+    prefetch: bool
+    """Move batches of data loaders iterated in the block to the GPU, the next while one is used."""
+
     init_scale: float
     """The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler."""
 

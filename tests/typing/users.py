@@ -81,6 +81,9 @@ turbo(deterministic=True, blas_library="cublaslt", linalg_library="magma", num_t
 turbo(default_dtype="bfloat16", autocast="bf16", mkldnn_enabled=False, mkldnn_deterministic=True)
 turbo(num_workers=4, prefetch_factor=2, pin_memory=True, persistent_workers=False)
 turbo(num_workers="auto", prefetch_factor="auto", pin_memory="auto", persistent_workers="auto")
+turbo(prefetch=True)
+assert_type(torchturbo.prefetch([1, 2], "cuda"), list[int])
+assert_type(torchturbo.tune_loader([1, 2], "1 min", batch_size=2), torchturbo.LoaderTuning)
 turbo(num_workers="many")  # type: ignore[arg-type]
 turbo(autocast="auto")
 turbo(autocast=None)

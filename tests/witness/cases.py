@@ -51,6 +51,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "prefetch_factor": (1, 3, "auto"),
     "pin_memory": (True, False, "auto"),
     "persistent_workers": (True, False, "auto"),
+    "prefetch": (True, False),
     # Nothing compiles by itself: what compiling leaves is watched by tests.compiling.
     "compile": (False, True, "max-autotune", {"backend": "eager", "dynamic": False}),
 }

@@ -128,17 +128,21 @@ def _made(iterator: Any, epoch: Any) -> Taken:
     holder, name = _place(iterator)
     if name == "_next_data":
         again = nothing if epoch is None else lambda ended: epoch.taken(over=ended)
-        made = Taken(lambda: _Multi._next_data(its()), None, _copied, again)
+        made = Taken(lambda: _Multi._next_data(its()), None, copied, again)
     else:
         under = vars(holder)[name]
-        made = Taken(under.__next__, under, copy.copy if name == "_sampler_iter" else _copied)
+        made = Taken(under.__next__, under, copy.copy if name == "_sampler_iter" else copied)
     beneath = made.beneath
     made.used_up = lambda: _put(its(), beneath)
     return made
 
 
-def _copied(batch: Any) -> Any:
-    """A batch that the code may change, as it has come from a worker."""
+def copied(batch: Any) -> Any:
+    """A batch that the code may change, as it has come from a worker.
+
+    Args:
+        batch: anything.
+    """
     return tree_map(_copy, batch)
 
 

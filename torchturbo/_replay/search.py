@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import data
 
 from torchturbo._accelerate import scaler_of
+from torchturbo._replay.ahead import Ahead, OfAhead
 from torchturbo._replay.code import behind, codes, stored
 from torchturbo._replay.holders import CONTAINERS, is_special, set_content
 from torchturbo._replay.kept import Keeper
@@ -196,6 +197,9 @@ class Search:
         if is_loaders(value):
             self._keeper.position(OfLoader(value))
             inner = [value._dataset, value._index_sampler, value._collate_fn]
+        elif isinstance(value, Ahead):
+            self._keeper.position(OfAhead(value))
+            inner = [value.source]
         elif id(value) in self._places and copy_of(value) is not None:
             self._keeper.position(Exchanged(value, self._places[id(value)]))
             inner = [each for each in inside(value) if isinstance(each, (*CONTAINERS, tuple)) or is_loaders(each)]

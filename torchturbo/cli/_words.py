@@ -98,6 +98,7 @@ OPTIONS = {
         "Workers that are kept from epoch to epoch, for data loaders made in the block whose call does not say."
     ),
     "monitor": "Watch loops over data loaders: speed, waiting, GPU, memory, and once an alert that names the cause.",
+    "prefetch": "Move batches of data loaders iterated in the block to the GPU, the next while one is used.",
     "init_scale": "The scale of gradients that fp16 training begins with: init_scale of torch.amp.GradScaler.",
     "growth_factor": (
         "What the scale is multiplied by after growth_interval steps that all ran: growth_factor of "
@@ -148,6 +149,7 @@ VALUES = {
     "pin_memory": ("true", "false", "auto"),
     "persistent_workers": ("true", "false", "auto"),
     "monitor": ("false", "auto", "lines", "json"),
+    "prefetch": ("true", "false"),
     "init_scale": (),
     "growth_factor": (),
     "backoff_factor": (),

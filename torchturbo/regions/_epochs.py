@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from typing import Any
@@ -37,6 +41,27 @@ def length(sized: Any) -> object:
 
 
 _ticks = count()
+
+
+class _Here(threading.local):
+    notes: list[Callable[[], None]] | None = None
+
+
+_here = _Here()
+
+
+@contextmanager
+def later(notes: list[Callable[[], None]]) -> Iterator[None]:
+    """A block that fetches for code which has not asked yet: what that takes is noted when it does.
+
+    Args:
+        notes: gets what is to be called then.
+    """
+    outer, _here.notes = _here.notes, notes
+    try:
+        yield
+    finally:
+        _here.notes = outer
 
 
 _OF_THE_CODE = "had", "over", "touched"
@@ -122,6 +147,9 @@ class Epoch:
         Args:
             over: whether it finds none.
         """
+        if _here.notes is not None:
+            _here.notes.append(partial(self.taken, over=over))
+            return
         self.over, self.touched = over, next(_ticks)
         self.had += not over
 

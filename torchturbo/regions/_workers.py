@@ -29,7 +29,7 @@ def decided(wanted: Any, named: dict[str, Any]) -> tuple[int, str]:
     if wanted == 0:
         return 0, "got num_workers=0"
     try:
-        reason = _none_at_all(named)
+        reason = reason_against(named)
         if reason is None and wanted == "auto":
             number, reason = _fitting(named)
             if number:
@@ -44,8 +44,12 @@ def decided(wanted: Any, named: dict[str, Any]) -> tuple[int, str]:
     return wanted, f"got num_workers={wanted}"
 
 
-def _none_at_all(named: dict[str, Any]) -> str | None:
-    """Why a loader gets no workers, however many are asked for, or None."""
+def reason_against(named: dict[str, Any]) -> str | None:
+    """Why a loader gets no workers, however many are asked for, or None.
+
+    Args:
+        named: what the call of the loader names.
+    """
     if get_worker_info() is not None:
         return "they are made in a worker of a data loader"
     if multiprocessing.current_process().daemon:

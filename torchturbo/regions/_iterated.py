@@ -1,0 +1,141 @@
+"""Data loaders that are iterated in a region, one batch ahead on the GPU.
+
+While some thread has such a region open, `DataLoader.__iter__` runs other code, which puts an `Ahead` around torch's
+iterator in a thread with a region. Loaders that are iterated within the fetching of a batch are left alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from torchturbo._dynamo import untraced
+from torchturbo.hardware import detect
+from torchturbo.regions._ahead import Ahead, fetching, is_fetching
+from torchturbo.regions._calls import Exchange, code_like
+from torchturbo.regions._lanes import Lane, lane_to
+from torchturbo.settings._base import Cell
+from torchturbo.settings._edits import Raw
+
+
+class _Asked:
+    """What a thread's region asks for, None for nothing, and how many iterations have come to what in it."""
+
+    def __init__(self) -> None:
+        self.wanted: bool | None = None
+        self.told: Counter[str] = Counter()
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.asked = _Asked()
+
+
+_here = _Here()
+_asking: dict[_Asked, None] = {}
+"""The threads that ask for it."""
+
+
+def _lane() -> Lane | None:
+    """The way to the GPU that work runs on here, or None."""
+    device = detect().device_type
+    return lane_to(torch.device(device)) if device == "cuda" and torch.cuda.is_available() else None
+
+
+lane = _lane
+"""What says where batches go: tests put something in its place that needs no GPU."""
+
+
+@untraced
+def _iterate(loader: Any) -> Any:
+    """`DataLoader.__iter__`."""
+    asked = _here.asked
+    if not asked.wanted or is_fetching() or get_worker_info() is not None:
+        return _ITERATES.theirs(loader)
+    way = lane()
+    if way is None:
+        asked.told["left alone, as torch finds no GPU"] += 1
+        return _ITERATES.theirs(loader)
+    with fetching():
+        iterator = _ITERATES.theirs(loader)
+    asked.told[f"prefetched to {way.device}"] += 1
+    return Ahead(iterator, way)
+
+
+def _standing_in(self: Any) -> Any:
+    call: Any = "ours"
+    return call(self)
+
+
+class _Iterates(Exchange):
+    """`DataLoader.__iter__`."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        function: Any = inspect.unwrap(DataLoader.__iter__)
+        super().__init__(function, code_like(function, _standing_in, _iterate))
+
+    def settle(self, needed: bool) -> None:
+        """Has it be there or not; so also after an interrupt that came half way.
+
+        Args:
+            needed: whether some thread asks for it.
+        """
+        function = self._function
+        if needed and function.__code__ is not self._ours:
+            self._theirs = function.__code__
+            function.__code__ = self._ours
+        elif not needed and function.__code__ is self._ours:
+            function.__code__ = self._theirs
+
+
+_ITERATES = _Iterates()
+
+
+def told() -> str | None:
+    """What has become of it in this thread's block so far, in words, or None where it asks for nothing."""
+    asked = _here.asked
+    if not asked.wanted:
+        return None
+    if not asked.told:
+        return "no data loader has been iterated in this thread's block yet"
+    said = [f"{times} iteration{'s' * (times != 1)} over data loaders: {what}" for what, times in asked.told.items()]
+    return "; ".join(said)
+
+
+def _read() -> Raw:
+    return _here.asked.wanted
+
+
+def _write(raw: Raw, over: Raw) -> None:
+    asked = _here.asked
+    if asked.wanted is None:
+        asked.told = Counter()
+    asked.wanted = raw
+    if raw:
+        _asking[asked] = None
+    else:
+        _asking.pop(asked, None)
+    _ITERATES.settle(bool(_asking))
+
+
+PREFETCHING = Cell("a region's prefetching of data loaders", "thread", _read, _write)
+"""Whether a thread's region prefetches. Always written under the lock of the stack."""
+
+
+def _after_fork() -> None:
+    """In a forked child only the thread that forked goes on."""
+    for asked in [asked for asked in _asking if asked is not _here.asked]:
+        del _asking[asked]
+    _ITERATES.settle(bool(_asking))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
