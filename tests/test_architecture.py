@@ -50,6 +50,7 @@ ORDER = (
     "_modules",  # modules, in blocks
     "_accelerate",  # all of these
     "_replay",  # a function again and again from the same state
+    "_oom",  # a step that runs out of memory
     "_reproducible",  # the same bits twice, proven
     "_models",  # small models to measure
     "_benchmark",  # what settings buy on a step
@@ -67,6 +68,7 @@ ORDER = (
 UPWARDS = {
     ("_active", "_report"): "Active.report() is a method of what is below the report",
     ("_active", "_resume"): "so are Active.state_dict() and load_state_dict()",
+    ("_accelerate", "_oom"): "what is put back is looked for, and found, in what is accelerated too",
     ("_report", "torchturbo"): "a report says which torchturbo made it",
 }
 
