@@ -28,6 +28,7 @@ ORDER = (
     "hardware",  # facts about this machine
     "settings",  # what can be set
     "regions",  # what is opened around code
+    "schedules",  # learning rates over a run
     "_catalogue",  # all options, found by looking
     "profiles",  # named values of options
     "_measured",  # what profiles were measured on

@@ -33,8 +33,8 @@ def injected_oom(samples: int, *, at: At = "forward", times: int | None = None) 
         times: how often at most; None for always.
 
     Returns:
-        the samples of each batch that did not fit, in order. (Here the whole, some to see whether the loss is a mean, and
-        a half.)
+        the samples of each batch that did not fit, in order: below the whole, some to see whether the loss is a mean,
+        and a half.
 
     Raises:
         ValueError: `at` is none of these.
