@@ -218,6 +218,7 @@ class Step:
                 for text in notes:
                     _note(error, text)
             if count >= batch.samples:
+                self._too_large, self._fits = None, 0
                 told = ", ".join(map(str, tried))
                 _note(error, f"tried in {told} parts: one sample alone does not fit. Everything is as it was before")
                 raise error
