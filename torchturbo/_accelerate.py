@@ -216,6 +216,11 @@ def _heeding(target: Any, around: turbo, output_dtype: OutputDtype, on_oom: OnOo
             f"on_oom={on_oom!r} is for a function or a method that takes one step with its batch, "
             f"def step(model, batch, optimizer), and this is {kind}: decorate that function where it is defined"
         )
+    if (waits := {**around._profile, **dict(around._overrides)}.get("accumulate", 1)) != 1:
+        raise TargetError(
+            f"on_oom={on_oom!r} and accumulate={waits!r} do not go together around one step: leave accumulate= out, "
+            "and on_oom='split' accumulates where memory runs out"
+        )
     # It looks into what is accelerated, as all that is put back does.
     from torchturbo._oom import stepping
 

@@ -136,7 +136,11 @@ def _compared(
             "it neither leaves gradients by backward() nor returns anything, so that nothing tells whether its parts "
             "come to the same"
         )
-    return rules_of(whole, its, shares, tolerance)
+    rules = rules_of(whole, its, shares, tolerance)
+    if rules.takes_last:
+        _, its = _gradients(call, before, batch, halves[::-1], shares[::-1])
+        rules.check_last(whole, its, tolerance)
+    return rules
 
 
 def _gradients(

@@ -47,6 +47,27 @@ class Rules(NamedTuple):
     form: TreeSpec
     of_each: tuple[Together, ...]
 
+    @property
+    def takes_last(self) -> bool:
+        """Whether something is what the last part says, which may be so by chance: the largest is in some part."""
+        return _last in self.of_each
+
+    def check_last(self, whole: Any, parts: list[Any], tolerance: float) -> None:
+        """Raises where what the last part says is not that of the whole, with the parts in another order.
+
+        Args:
+            whole: what is returned for all.
+            parts: for each part, in that order.
+            tolerance: within which numbers are the same.
+
+        Raises:
+            CannotSplit: of some value that cannot be told.
+        """
+        values = zip(tree_flatten(whole)[0], *(tree_flatten(part)[0] for part in parts), strict=True)
+        for rule, (value, *its) in zip(self.of_each, values, strict=True):
+            if rule is _last and not _fits(_last, value, its, (), tolerance):
+                raise _unknown(value, its)
+
     def together(self, returned: list[Any], shares: Sequence[float]) -> Any:
         """What the whole returns.
 
@@ -87,13 +108,17 @@ def rules_of(whole: Any, parts: list[Any], shares: Sequence[float], tolerance: f
             (rule for rule in (_mean, _sum, _last, _joined) if _fits(rule, value, its, shares, tolerance)), None
         )
         if rule is None:
-            raise CannotSplit(
-                f"it returns {_told(value)}, which for two halves of some samples is {_told(its[0])} and "
-                f"{_told(its[1])}: that is neither their mean nor their sum, so that what the whole would return is "
-                "not known. Return the loss alone, as a mean over samples"
-            )
+            raise _unknown(value, its)
         rules.append(rule)
     return Rules(form, tuple(rules))
+
+
+def _unknown(value: Any, parts: list[Any]) -> CannotSplit:
+    return CannotSplit(
+        f"it returns {_told(value)}, which for two halves of some samples is {_told(parts[0])} and {_told(parts[1])}: "
+        "that is neither their mean nor their sum, so that what the whole would return is not known. Return the loss "
+        "alone, as a mean over samples"
+    )
 
 
 def _fits(rule: Together, whole: Any, parts: list[Any], shares: Sequence[float], tolerance: float) -> bool:
