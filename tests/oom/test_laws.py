@@ -60,7 +60,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any, Case]] = {
     "what the loop counts moves on": (Keeper, "container", nothing, check_unchanged, Case()),
     "gradients are taken for dropped": (
         Lightly, "__init__",
-        lambda self, dropped, init=Lightly.__init__: init(self, True),
+        lambda self, dropped, looks, init=Lightly.__init__: init(self, True, looks),
         check_unchanged, Case(in_place=True),
     ),
     "what is remembered is taken whole": (

@@ -36,6 +36,7 @@ class Before:
         around: the block that it runs in.
         grads_are_dropped: whether the step is known to drop gradients that stand, and not to write to them.
         on_host: whether copies go to the machine's memory.
+        looks: whether nothing is kept, and what there is only looked at.
 
     Attributes:
         many: whether the call has taken a second step, so that nothing of it is put back.
@@ -51,8 +52,9 @@ class Before:
         *,
         grads_are_dropped: bool,
         on_host: bool,
+        looks: bool = False,
     ) -> None:
-        self._keeper = Lightly(grads_are_dropped)
+        self._keeper = Lightly(grads_are_dropped, looks)
         self._search = Reached(self._keeper)
         self._on_host = on_host
         self._stepped: set[int] = set()
@@ -169,9 +171,9 @@ class Before:
         return late, [optimizer for _, optimizer in self._search.optimizers.values()]
 
     def bytes_of_copies(self) -> int:
-        """Bytes that are kept on accelerators, or on the CPU where there is none."""
-        copies = [copy for kept in self._keeper.tensors.values() for _, copy in kept.values or ()]
-        return sum(copy.nbytes for copy in copies)
+        """Bytes that are kept where the originals are."""
+        copies = [each for kept in self._keeper.tensors.values() for each in kept.values or ()]
+        return sum(copy.nbytes for alias, copy in copies if copy.device == alias.device)
 
 
 def _is_other(kept: KeptTensor) -> bool:

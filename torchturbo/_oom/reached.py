@@ -24,8 +24,9 @@ class Lightly(Keeper):
         gradients: those that stood before, by identity.
     """
 
-    def __init__(self, grads_are_dropped: bool) -> None:
+    def __init__(self, grads_are_dropped: bool, looks: bool) -> None:
         super().__init__()
+        self._looks = looks
         self.late: dict[int, KeptTensor] = {}
         self.gradients: dict[int, KeptTensor] = {}
         self.of_optimizers = False
@@ -37,11 +38,14 @@ class Lightly(Keeper):
             return
         weight = self.of_optimizers or isinstance(tensor, nn.Parameter) or (tensor.is_leaf and tensor.requires_grad)
         if not weight:
-            super().tensor(tensor, copied=False)
+            if self._looks:
+                self.watch(tensor)
+            else:
+                super().tensor(tensor, copied=False)
             return
         kept = self.tensors[id(tensor)] = self.late[id(tensor)] = KeptTensor(tensor, copied=False)
         if kept.grad is not None and id(kept.grad) not in self.tensors:
-            its = KeptTensor(kept.grad, copied=not self._grads_are_dropped)
+            its = KeptTensor(kept.grad, copied=not (self._grads_are_dropped or self._looks))
             self.tensors[id(kept.grad)] = self.gradients[id(kept.grad)] = its
 
     def watch(self, tensor: Tensor) -> None:

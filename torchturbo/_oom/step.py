@@ -70,7 +70,8 @@ class Step:
         except BaseException as error:
             if is_out_of_memory(error):
                 batch, _ = self._batch(args, kwargs)
-                for text in _what_used_it(error, self._before(args, kwargs, batch), batch, split=True):
+                found = self._before(args, kwargs, batch, looks=True)
+                for text in _what_used_it(error, found, batch, split=True):
                     _note(error, text)
             raise
 
@@ -96,21 +97,31 @@ class Step:
             )
         batch, why_not = self._batch(args, kwargs)
         before = self._before(args, kwargs, batch)
+        try:
+            return self._split(before, batch, why_not, args, kwargs)
+        except CannotSplit:
+            # What is remembered is no longer true.
+            self._rules = self._too_large = None
+            return self.split(args, kwargs)
+
+    def _split(
+        self, before: Before, batch: Batch | None, why_not: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         count = self._remembered(batch)
+        error: BaseException | None
         result, error = self._whole(before, args, kwargs) if count == 1 else (None, None)
-        if error is not None:
-            for text in _what_used_it(error, before, batch, split=False):
-                _note(error, text)
-            batch = self._put_back(error, before, batch, why_not)
-        if batch is not None and (count > 1 or error is not None):
-            try:
-                result = self._in_parts(error, before, batch, max(count, 2))
-            except CannotSplit:
-                # What is remembered is no longer true.
-                self._rules = self._too_large = None
-                return self.split(args, kwargs)
-        self._grads_are_dropped = before.has_gradients and not before.gradients_were_written_to
-        return result
+        try:
+            if error is not None:
+                for text in _what_used_it(error, before, batch, split=False):
+                    _note(error, text)
+                batch = self._put_back(error, before, batch, why_not)
+                count = max(self._remembered(batch), 2)
+            if batch is not None and count > 1:
+                result = self._in_parts(error, before, batch, count)
+            self._grads_are_dropped = before.has_gradients and not before.gradients_were_written_to
+            return result
+        finally:
+            error = None  # its frames come back to this one, and would be held until the collector comes
 
     def _batch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Batch | None, str]:
         try:
@@ -118,7 +129,9 @@ class Step:
         except CannotSplit as no:
             return None, no.reason
 
-    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Batch | None) -> Before:
+    def _before(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: Batch | None, *, looks: bool = False
+    ) -> Before:
         return Before(
             self._function,
             args,
@@ -127,12 +140,15 @@ class Step:
             self._around,
             grads_are_dropped=self._grads_are_dropped,
             on_host=self._on_host,
+            looks=looks,
         )
 
     def _remembered(self, batch: Batch | None) -> int:
         """How many parts a batch is taken in at first."""
         if batch is None or self._too_large is None or self._rules is None or batch.size < self._too_large:
             return 1
+        if not self._fits:
+            return 2
         fit = max(int(self._fits * batch.samples / batch.size), 1)
         return -(-batch.samples // fit)
 
@@ -220,7 +236,10 @@ class Step:
             if count >= batch.samples:
                 self._too_large, self._fits = None, 0
                 told = ", ".join(map(str, tried))
-                _note(error, f"tried in {told} parts: one sample alone does not fit. Everything is as it was before")
+                _note(
+                    error,
+                    f"tried in {told} parts: one sample alone does not fit. Everything is as it was before the call",
+                )
                 raise error
             count = min(count * 2, batch.samples)
 
@@ -250,6 +269,7 @@ class Step:
             if is_out_of_memory(error):
                 notes = _what_used_it(error, before, batch, split=False)
                 let_go(error)
+                error.__traceback__ = None
             before.put_back()
             raise _Failed(error, len(returned), count, notes) from None
 
