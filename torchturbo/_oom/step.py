@@ -11,31 +11,15 @@ import torch
 from torchturbo._oom.batch import Batch, parts
 from torchturbo._oom.before import Before
 from torchturbo._oom.equal import verified
+from torchturbo._oom.failed import Failed, largest, not_split, note, what_used_it
 from torchturbo._oom.returned import Rules
-from torchturbo._oom.struck import is_out_of_memory, let_go, phase_of
-from torchturbo._oom.used import used
+from torchturbo._oom.struck import is_out_of_memory, let_go
 from torchturbo._turbo import _within, turbo
 from torchturbo.errors import AccumulationError, TargetError, in_a_line
 from torchturbo.regions._backward import ACCUMULATING
 from torchturbo.regions._here import thread
 from torchturbo.regions._shares import CannotSplit, Shares
 from torchturbo.settings._edits import always
-
-
-class _Failed(Exception):
-    """A part of a step failed; everything is as it was.
-
-    Args:
-        error: of the part.
-        part: its number, from 0.
-        count: of the parts.
-        notes: what used the memory, where that is what it lacked.
-    """
-
-    def __init__(self, error: BaseException, part: int, count: int, notes: list[str]) -> None:
-        super().__init__(f"part {part + 1} of {count}")
-        self.error = error
-        self.notes = notes
 
 
 class Step:
@@ -71,8 +55,8 @@ class Step:
             if is_out_of_memory(error):
                 batch, _ = self._batch(args, kwargs)
                 found = self._before(args, kwargs, batch, looks=True)
-                for text in _what_used_it(error, found, batch, split=True):
-                    _note(error, text)
+                for text in what_used_it(error, found, batch, split=True):
+                    note(error, text)
             raise
 
     # -------------------------------------------------------------------------------------------------------- split
@@ -112,8 +96,8 @@ class Step:
         result, error = self._whole(before, args, kwargs) if count == 1 else (None, None)
         try:
             if error is not None:
-                for text in _what_used_it(error, before, batch, split=False):
-                    _note(error, text)
+                for text in what_used_it(error, before, batch, split=False):
+                    note(error, text)
                 batch = self._put_back(error, before, batch, why_not)
                 count = max(self._remembered(batch), 2)
             if batch is not None and count > 1:
@@ -165,7 +149,7 @@ class Step:
         """Puts everything back after the whole did not fit; raises the error where that is the end."""
         let_go(error)
         if before.many:
-            _note(
+            note(
                 error,
                 "not split, and nothing was put back: optimizers have stepped more than once in this call. Decorate "
                 "the function that takes one step, def step(model, batch, optimizer), not the loop around it",
@@ -174,18 +158,18 @@ class Step:
         lost = before.lost()
         before.put_back()
         if lost:
-            _note(
+            note(
                 error,
                 f"not split: {', '.join(lost[:3])} {'were' if len(lost) > 1 else 'was'} written to by the step before "
                 "its optimizer's step began, and could not be put back; all else is as it was before the call",
             )
             raise error
         if batch is None:
-            raise _not_split(error, why_not)
+            raise not_split(error, why_not)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            raise _not_split(error, "other processes take part in the step, which would wait for ever")
+            raise not_split(error, "other processes take part in the step, which would wait for ever")
         if batch.samples < 2:
-            raise _not_split(error, "its batch has one sample")
+            raise not_split(error, "its batch has one sample")
         self._too_large = min(batch.size, self._too_large or batch.size)
         self._on_host = True
         before.to_host()
@@ -208,35 +192,35 @@ class Step:
                 self._rules = self._verified(before, batch)
         except CannotSplit as no:
             assert error is not None
-            raise _not_split(error, no.reason) from None
+            raise not_split(error, no.reason) from None
         tried = []
         while True:
             tried.append(count)
             try:
                 result = self._parts(self._rules, before, batch, count)
-            except _Failed as failed:
+            except Failed as failed:
                 its, reason, notes = failed.error, str(failed), failed.notes
             except CannotSplit as no:
                 if error is None:
                     raise
-                raise _not_split(error, no.reason) from None
+                raise not_split(error, no.reason) from None
             else:
-                self._fits = max(self._fits, _largest(batch, count))
+                self._fits = max(self._fits, largest(batch, count))
                 return result
             if not is_out_of_memory(its):
                 if error is None or not isinstance(its, Exception):
-                    _note(its, f"in {reason}; everything is as it was before the call")
+                    note(its, f"in {reason}; everything is as it was before the call")
                     raise its
-                raise _not_split(error, f"{reason} fails: {in_a_line(its)}") from its
-            self._fits = min(self._fits, _largest(batch, count) - 1)
+                raise not_split(error, f"{reason} fails: {in_a_line(its)}") from its
+            self._fits = min(self._fits, largest(batch, count) - 1)
             if error is None:
                 error = its
                 for text in notes:
-                    _note(error, text)
+                    note(error, text)
             if count >= batch.samples:
                 self._too_large, self._fits = None, 0
                 told = ", ".join(map(str, tried))
-                _note(
+                note(
                     error,
                     f"tried in {told} parts: one sample alone does not fit. Everything is as it was before the call",
                 )
@@ -247,7 +231,7 @@ class Step:
         """Takes it in parts; or puts everything back.
 
         Raises:
-            _Failed: a part has failed.
+            Failed: a part has failed.
             CannotSplit: the step would not be that of the whole.
         """
         cuts = parts(batch.samples, count)
@@ -267,11 +251,11 @@ class Step:
         except BaseException as error:
             notes = []
             if is_out_of_memory(error):
-                notes = _what_used_it(error, before, batch, split=False)
+                notes = what_used_it(error, before, batch, split=False)
                 let_go(error)
                 error.__traceback__ = None
             before.put_back()
-            raise _Failed(error, len(returned), count, notes) from None
+            raise Failed(error, len(returned), count, notes) from None
 
     def _verified(self, before: Before, batch: Batch) -> Rules:
         """How results go together, where the step over a batch is that over its parts.
@@ -294,23 +278,3 @@ class Step:
                 raise CannotSplit(
                     "not even two samples fit, and so nobody can tell whether it would come to what the whole comes to"
                 )
-
-
-def _largest(batch: Batch, count: int) -> int:
-    """Numbers in the largest of so many parts of a batch."""
-    return -(-batch.samples // count) * batch.size // batch.samples
-
-
-def _what_used_it(error: BaseException, before: Before, batch: Batch | None, *, split: bool) -> list[str]:
-    tensors = batch.tensors if batch is not None else []
-    found = used(phase_of(error), *before.found(), tensors, before.bytes_of_copies())
-    return [found.words(), *(f"would have freed memory: {text}" for text in found.switches(split=split))]
-
-
-def _note(error: BaseException, text: str) -> None:
-    error.add_note(f"torchturbo: {text}")
-
-
-def _not_split(error: BaseException, reason: str) -> BaseException:
-    _note(error, f"not split, because {reason}. Everything is as it was before the call")
-    return error

@@ -38,6 +38,7 @@ class Values(NamedTuple):
     copy: Tensor
 
     def put_back(self) -> None:
+        """Puts it back, where it is another."""
         copy = self.copy.to(self.alias.device)
         if not same_bits(self.alias, copy):
             self.alias.copy_(copy)
