@@ -66,7 +66,7 @@ class Batch:
             )
         self.samples = several.pop()
         self.tensors = [tensor for its in seen.values() for tensor in its]
-        self.size = sum(tensor.numel() for tensor in self.tensors)
+        self.size = max(sum(tensor.numel() for tensor in self.tensors), 1)
 
     def some(self, which: slice) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, positional and by name, with some samples alone.

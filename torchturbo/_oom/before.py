@@ -77,13 +77,14 @@ class Before:
     def watched(self) -> Iterator[None]:
         """A block in which the optimizers' steps are seen: weights are copied before the first."""
         key: Any = self
-        optimizers._global_optimizer_pre_hooks[key] = self._before_step
-        optimizers._global_optimizer_post_hooks[key] = self._after_step
         try:
+            # An interrupt may come between any two of these.
+            optimizers._global_optimizer_pre_hooks[key] = self._before_step
+            optimizers._global_optimizer_post_hooks[key] = self._after_step
             yield
         finally:
-            del optimizers._global_optimizer_pre_hooks[key]
-            del optimizers._global_optimizer_post_hooks[key]
+            optimizers._global_optimizer_pre_hooks.pop(key, None)
+            optimizers._global_optimizer_post_hooks.pop(key, None)
             self._stepped.clear()
 
     @untraced
