@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchturbo import Profile, accelerate, turbo
-from torchturbo.errors import OptionNameError, OptionValueError, TargetError
+from torchturbo._oom.before import Before
+from torchturbo.errors import OptionNameError, OptionValueError, RestoreError, TargetError
 from torchturbo.testing import injected_oom
 
 X = torch.arange(32.0).reshape(8, 4).sin()
@@ -239,8 +240,8 @@ def test_what_was_written_to_before_the_step_cannot_be_put_back_and_is_named() -
     with injected_oom(4), pytest.raises(torch.OutOfMemoryError) as found:
         accelerate(profile="exact", on_oom="split")(step)(model, X, torch.optim.SGD(model.parameters()))
     assert found.value.__notes__[-1] == (
-        "torchturbo: not split: args[0].0.weight was written to by the step before its optimizer's step began, and "
-        "could not be put back; all else is as it was before the call"
+        "torchturbo: not split: args[0].0.weight was written to by the step while there was no copy, and could "
+        "not be put back; all else is as it was before the call"
     )
 
 
@@ -299,3 +300,22 @@ def test_within_a_block_that_accumulates_it_is_refused_before_it_has_run() -> No
     with turbo("exact", accumulate=2), pytest.raises(TargetError, match="on_oom='split' and accumulate=2 do not go"):
         accelerate(on_oom="split")(step)(X)
     assert not ran
+
+
+def test_what_does_not_go_back_is_told_with_torchs_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(self: Before) -> None:
+        raise RestoreError("not everything that the function changed could be put back: here")
+
+    monkeypatch.setattr(Before, "put_back", refuses)
+    model = net()
+    with injected_oom(4), pytest.raises(torch.OutOfMemoryError) as found:
+        accelerate(profile="exact", on_oom="split")(plain)(model, X, torch.optim.SGD(model.parameters()))
+    assert found.value.__notes__[-1] == (
+        "torchturbo: not split: not everything that the function changed could be put back: here"
+    )
+    assert isinstance(found.value.__cause__, RestoreError)
+
+
+def test_in_several_processes_nothing_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    check_refused(plain, (X,), net(), "other processes take part in the step, which would wait for ever")

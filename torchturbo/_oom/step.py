@@ -15,7 +15,7 @@ from torchturbo._oom.failed import Failed, largest, not_split, note, what_used_i
 from torchturbo._oom.returned import Rules
 from torchturbo._oom.struck import is_out_of_memory, let_go
 from torchturbo._turbo import _within, turbo
-from torchturbo.errors import AccumulationError, TargetError, in_a_line
+from torchturbo.errors import AccumulationError, RestoreError, TargetError, in_a_line
 from torchturbo.regions._backward import ACCUMULATING
 from torchturbo.regions._here import thread
 from torchturbo.regions._shares import CannotSplit, Shares
@@ -156,12 +156,16 @@ class Step:
             )
             raise error
         lost = before.lost()
-        before.put_back()
+        try:
+            before.put_back()
+        except RestoreError as failed:
+            note(error, f"not split: {failed}")
+            raise error from failed
         if lost:
             note(
                 error,
-                f"not split: {', '.join(lost[:3])} {'were' if len(lost) > 1 else 'was'} written to by the step before "
-                "its optimizer's step began, and could not be put back; all else is as it was before the call",
+                f"not split: {', '.join(lost[:3])} {'were' if len(lost) > 1 else 'was'} written to by the step while "
+                "there was no copy, and could not be put back; all else is as it was before the call",
             )
             raise error
         if batch is None:
