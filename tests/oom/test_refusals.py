@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchturbo import Profile, accelerate, turbo
+from torchturbo._oom import step as step_module
 from torchturbo._oom.before import Before
+from torchturbo._oom.struck import is_with_others
 from torchturbo.errors import OptionNameError, OptionValueError, RestoreError, TargetError
 from torchturbo.testing import injected_oom
 
@@ -317,5 +319,10 @@ def test_what_does_not_go_back_is_told_with_torchs_error(monkeypatch: pytest.Mon
 
 
 def test_in_several_processes_nothing_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for size in (1, 2):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.distributed, "is_initialized", lambda: True)
+            patched.setattr(torch.distributed, "get_world_size", lambda size=size: size)
+            assert is_with_others() is (size == 2)
+    monkeypatch.setattr(step_module, "is_with_others", lambda: True)
     check_refused(plain, (X,), net(), "other processes take part in the step, which would wait for ever")

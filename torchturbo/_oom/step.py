@@ -6,14 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from torchturbo._oom.batch import Batch, parts
 from torchturbo._oom.before import Before
 from torchturbo._oom.equal import verified
 from torchturbo._oom.failed import Failed, largest, not_split, note, what_used_it
 from torchturbo._oom.returned import Rules
-from torchturbo._oom.struck import is_out_of_memory, let_go
+from torchturbo._oom.struck import is_out_of_memory, is_with_others, let_go
 from torchturbo._turbo import _within, turbo
 from torchturbo.errors import AccumulationError, RestoreError, TargetError, in_a_line
 from torchturbo.regions._backward import ACCUMULATING
@@ -170,7 +168,7 @@ class Step:
             raise error
         if batch is None:
             raise not_split(error, why_not)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_with_others():
             raise not_split(error, "other processes take part in the step, which would wait for ever")
         if batch.samples < 2:
             raise not_split(error, "its batch has one sample")

@@ -8,6 +8,7 @@ import traceback
 from typing import Literal
 
 import torch
+import torch.distributed
 
 Phase = Literal["forward", "backward", "the optimizer's step"]
 _SAY_SO = (
@@ -46,6 +47,12 @@ def phase_of(error: BaseException) -> Phase:
     if any(file.startswith(_AUTOGRAD) and file.endswith(("graph.py", "__init__.py")) for file in files):
         return "backward"
     return "forward"
+
+
+def is_with_others() -> bool:
+    """Whether other processes take part in a step."""
+    group = torch.distributed
+    return group.is_available() and group.is_initialized() and group.get_world_size() > 1
 
 
 def let_go(error: BaseException) -> None:
