@@ -28,6 +28,7 @@ ORDER = (
     "hardware",  # facts about this machine
     "settings",  # what can be set
     "regions",  # what is opened around code
+    "schedules",  # learning rates over a run
     "_catalogue",  # all options, found by looking
     "profiles",  # named values of options
     "_measured",  # what profiles were measured on
@@ -52,6 +53,7 @@ ORDER = (
     "_accelerate",  # all of these
     "_prefetch",  # loaders, one batch ahead
     "_replay",  # a function again and again from the same state
+    "_oom",  # a step that runs out of memory
     "_reproducible",  # the same bits twice, proven
     "_models",  # small models to measure
     "_benchmark",  # what settings buy on a step
@@ -72,6 +74,7 @@ UPWARDS = {
     ("_active", "_report"): "Active.report() is a method of what is below the report",
     ("_active", "_resume"): "so are Active.state_dict() and load_state_dict()",
     ("regions", "_watch"): "a region that watches loops needs it with the first batch, and others never",
+    ("_accelerate", "_oom"): "what is put back is looked for, and found, in what is accelerated too",
     ("_report", "torchturbo"): "a report says which torchturbo made it",
 }
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from torch import nn
 from torch.optim import Optimizer
@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, parsed_dtype, restored
 from torchturbo._sources import UNNAMED, sources
 from torchturbo._turbo import turbo
-from torchturbo._wrap import AROUND, wrapped
-from torchturbo.errors import TargetError
+from torchturbo._wrap import AROUND, in_turns, like, wrapped
+from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.profiles import Profile
 from torchturbo.regions._scaler import Scaler
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torchturbo._options import Options
 
 _ABSENT: Any = object()
+OnOom = Literal["split", "raise"]
 T = TypeVar("T", bound="Callable[..., Any] | staticmethod[..., Any] | classmethod[Any, ..., Any] | property")
 M = TypeVar("M", bound=nn.Module | type[nn.Module])
 
@@ -40,6 +41,7 @@ def accelerate(
     profile: str | Profile = ...,
     strict: bool = ...,
     output_dtype: OutputDtype = ...,
+    on_oom: OnOom | None = ...,
     **options: Unpack[Options],
 ) -> T: ...
 @overload
@@ -48,6 +50,7 @@ def accelerate(
     profile: str | Profile = ...,
     strict: bool = ...,
     output_dtype: OutputDtype = ...,
+    on_oom: OnOom | None = ...,
     **options: Unpack[Options],
 ) -> Callable[[T], T]: ...
 def accelerate(
@@ -57,6 +60,7 @@ def accelerate(
     profile: str | Profile = UNNAMED,
     strict: bool = False,
     output_dtype: OutputDtype = "input",
+    on_oom: OnOom | None = None,
     **options: Unpack[Options],
 ) -> Any:
     """Runs every call of a target in `turbo`, and returns the same kind of thing.
@@ -73,6 +77,9 @@ def accelerate(
         strict: raise where this machine cannot do what was asked, instead of leaving it out.
         output_dtype: what a module's outputs become where autocast has made them half precision: ``"input"``, as its
             widest float input (or, without one, its parameters); a dtype; or None, as they are. For modules alone.
+        on_oom: what happens where a step, ``def step(model, batch, optimizer)``, runs out of memory. ``"split"``: it is
+            put back, and taken in two parts of its batch, or more, with the gradients of the whole. ``"raise"``: the
+            error says what used the memory. None: torch's error. For functions and methods alone.
         **options: values that beat the profile's.
 
     Raises:
@@ -91,9 +98,11 @@ def accelerate(
     """
     around = turbo(profile, strict=strict, **options)
     output_dtype = parsed_dtype(output_dtype)
+    if on_oom not in (None, "split", "raise"):
+        raise OptionValueError(f"on_oom={on_oom!r}: expected one of 'split', 'raise', None")
     if target is _ABSENT:
-        return partial(_decorated, around=around, output_dtype=output_dtype)
-    return _decorated(target, around, output_dtype)
+        return partial(_decorated, around=around, output_dtype=output_dtype, on_oom=on_oom)
+    return _decorated(target, around, output_dtype, on_oom)
 
 
 def restore(target: M) -> M:
@@ -171,9 +180,11 @@ def _kind(target: Any) -> str:
     return f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
 
 
-def _decorated(target: Any, around: turbo, output_dtype: OutputDtype) -> Any:
+def _decorated(target: Any, around: turbo, output_dtype: OutputDtype, on_oom: OnOom | None = None) -> Any:
     if sources().disabled is not None:
         return target
+    if on_oom is not None:
+        return _heeding(target, around, output_dtype, on_oom)
     if isinstance(target, nn.Module):
         accelerated_module(target, around, output_dtype)
         return target
@@ -193,6 +204,29 @@ def _decorated(target: Any, around: turbo, output_dtype: OutputDtype) -> Any:
         return functools.partialmethod(_decorated(target.func, around, output_dtype), *target.args, **target.keywords)
     _refuse(target, around)
     return wrapped(target, around)
+
+
+def _heeding(target: Any, around: turbo, output_dtype: OutputDtype, on_oom: OnOom) -> Any:
+    """A step that heeds what happens where memory runs out."""
+    if isinstance(target, staticmethod | classmethod):
+        return type(target)(_heeding(target.__func__, around, output_dtype, on_oom))
+    if not isinstance(target, FunctionType) or in_turns(target):
+        kind = "a generator or a coroutine" if callable(target) and in_turns(target) else _kind(target)
+        raise TargetError(
+            f"on_oom={on_oom!r} is for a function or a method that takes one step with its batch, "
+            f"def step(model, batch, optimizer), and this is {kind}: decorate that function where it is defined"
+        )
+    if (waits := {**around._profile, **dict(around._overrides)}.get("accumulate", 1)) != 1:
+        raise TargetError(
+            f"on_oom={on_oom!r} and accumulate={waits!r} do not go together around one step: leave accumulate= out, "
+            "and on_oom='split' accumulates where memory runs out"
+        )
+    # It looks into what is accelerated, as all that is put back does.
+    from torchturbo._oom import stepping
+
+    made = like(stepping(_decorated(target, around, output_dtype), target, around, on_oom), target)
+    AROUND[made] = around
+    return made
 
 
 def _refuse(target: Any, around: turbo) -> None:

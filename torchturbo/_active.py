@@ -11,6 +11,7 @@ from torchturbo._plan import Plan
 from torchturbo._program import Program
 from torchturbo._stack import Layer
 from torchturbo.regions._backward import accumulating_in, is_within_another, scaler_in
+from torchturbo.regions._here import thread
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._seeding import seeding_in
 
@@ -61,7 +62,8 @@ class Active(Layer):
     def end(self) -> None:
         """What a block that has not failed does before it ends."""
         self.flush()
-        if self.scaler is not None and not is_within_another(self.parts()):
+        steps_later = accumulating_in(self.writes) is None and thread.here.accumulating is not None
+        if self.scaler is not None and not steps_later and not is_within_another(self.parts()):
             self.scaler.tell_of_a_step_outside()
         seeding = seeding_in(self.writes)
         if seeding is not None:

@@ -24,6 +24,11 @@ def parsed(options: Mapping[str, object]) -> dict[str, object]:
         OptionValueError: an option does not take its value.
     """
     for name in options:
+        if name == "on_oom":
+            raise OptionNameError(
+                "on_oom= is for accelerate, around the function that takes one step, "
+                "@accelerate(on_oom='split') def step(model, batch, optimizer): a block cannot be run again"
+            )
         if name not in OPTIONS:
             raise OptionNameError(f"there is no option {name!r}: {near(name, OPTIONS)}")
     return {name: OPTIONS[name].parse(value) for name, value in options.items()}

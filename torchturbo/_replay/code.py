@@ -28,7 +28,8 @@ def codes(code: CodeType) -> Iterator[CodeType]:
             yield from codes(constant)
 
 
-def stored(code: CodeType) -> set[str]:
+@functools.lru_cache(4096)
+def stored(code: CodeType) -> frozenset[str]:
     """The global variables that some code gives a new value."""
     instructions = (each for part in codes(code) for each in dis.get_instructions(part))
-    return {each.argval for each in instructions if each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+    return frozenset(each.argval for each in instructions if each.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"))

@@ -31,27 +31,31 @@ ALL = 512 * 1024**2
 """Bytes of such tensors that are copied together."""
 
 
-class _Values(NamedTuple):
+class Values(NamedTuple):
     """Plain values in memory: the memory, and what stood in it."""
 
     alias: Tensor
     copy: Tensor
 
     def put_back(self) -> None:
+        """Puts it back, where it is another."""
         copy = self.copy.to(self.alias.device)
         if not same_bits(self.alias, copy):
             self.alias.copy_(copy)
 
 
-def _values(plain: Tensor) -> _Values:
+def values(plain: Tensor) -> Values:
+    """What stands in a plain tensor: in memory of its device, or of the machine where that is full."""
     alias = plain.detach()
     if _overlaps_itself(alias):
         # Nobody can write into a tensor whose elements share memory, but into what it is a view of.
         alias = torch.empty(0, dtype=torch.uint8, device=plain.device).set_(plain.untyped_storage())
     try:
-        return _Values(alias, alias.clone())
+        return Values(alias, alias.clone())
     except torch.OutOfMemoryError:
-        return _Values(alias, alias.cpu())
+        if alias.device.type == "cpu":
+            raise
+        return Values(alias, alias.cpu())
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:
@@ -74,7 +78,7 @@ class KeptTensor:
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad if tensor.is_leaf else None
         self.version = None if tensor.is_inference() else tensor._version
-        self.values = [_values(part) for _, part in parts(tensor)] if copied else None
+        self.values = [values(part) for _, part in parts(tensor)] if copied else None
 
     @property
     def is_lost(self) -> bool:

@@ -280,7 +280,9 @@ class Search:
             self._cell(name, cell)
         for number, default in enumerate(function.__defaults__ or ()):
             names = function.__code__.co_varnames[: function.__code__.co_argcount]
-            self._wait(names[number - len(function.__defaults__ or ())], default)
+            # A wrapper that takes *args has the defaults of what it wraps, and no names for them.
+            place = number - len(function.__defaults__ or ())
+            self._wait(names[place] if len(names) >= -place else f"default {number}", default)
         self._values((function.__kwdefaults__ or {}).items())
         self._container(function.__name__, vars(function), True)
         used = {name for code in codes(function.__code__) for name in code.co_names}

@@ -30,13 +30,15 @@ class Stream(NamedTuple):
     write: Callable[[Any], object]
 
 
-def global_streams() -> Iterator[Stream]:
+def global_streams(*, start: bool = True) -> Iterator[Stream]:
     """The streams of this process.
 
-    A GPU is started if there is one: until then its generators stand nowhere, and each start is by chance.
+    Args:
+        start: whether a GPU is started if there is one: until then its generators stand nowhere, and each start is by
+            chance.
     """
     for module in (torch.cuda, torch.xpu):
-        if module.is_available() and not module._is_in_bad_fork():
+        if start and module.is_available() and not module._is_in_bad_fork():
             module.init()
     for cell in streams():
         yield Stream(cell.name, cell.read, functools.partial(_put, cell))

@@ -99,6 +99,10 @@ class Accumulation:
         """Whether the next step happens."""
         return self.every == 1 or any(owner.waiting == self.every - 1 for owner in self._owners.values())
 
+    def share_of(self, grad: Tensor) -> Tensor:
+        """What a micro-batch's backward begins with, instead of what it was given."""
+        return grad / self.every
+
     def waiting(self) -> list[_Owner]:
         """The optimizers whose steps wait for more micro-batches."""
         return [owner for owner in self._owners.values() if owner.waiting]

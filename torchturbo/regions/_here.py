@@ -54,6 +54,7 @@ class Here:
         in_scheduler: whether a scheduler takes a step.
         factors: how the scale of a new scaler starts and moves.
         scaler: what scales the gradients of backward, or None.
+        left_out: optimizers whose last step in the region was left out, by identity.
         last_scaler: what scaled the last backward, in this block or one within it.
         after: whether a backward has ended and autocast is off until the step has ended, or a module is called.
         changes: how often the region has changed, so that one which closes in the middle of a backward or a step is not
@@ -74,6 +75,7 @@ class Here:
         "has_called",
         "in_scheduler",
         "last_scaler",
+        "left_out",
         "scaled_by_user",
         "scaler",
         "stepping",
@@ -89,6 +91,7 @@ class Here:
         self.factors = Factors()
         self.scaler: Scaler | None = None
         self.last_scaler: Scaler | None = None
+        self.left_out: set[int] = set()
         self.after = False
         self.changes = 0
         self.steps: list[Any] = []

@@ -34,19 +34,19 @@ class Window:
 
     Attributes:
         scale: the factor.
-        divisor: the micro-batches that it is averaged over.
+        shared: whether it is one of several that are averaged over.
         taken: the leaves that are seen to, by identity.
         reached: the leaves that it has come to, where their gradients are accumulated.
         within: leaves that only backwards within it have come to, which stay scaled until it ends.
     """
 
-    __slots__ = ("accumulating", "divisor", "reached", "scale", "scaler", "taken", "within")
+    __slots__ = ("accumulating", "reached", "scale", "scaler", "shared", "taken", "within")
 
     def __init__(self, scaler: Scaler | None, accumulating: Accumulation | None, leaves: Iterable[Tensor] = ()) -> None:
         self.scaler = scaler
         self.accumulating = accumulating
         self.scale = 1.0 if scaler is None else scaler.begin(leaves)
-        self.divisor = 1 if accumulating is None else accumulating.every
+        self.shared = accumulating is not None and accumulating.every > 1
         self.taken: set[int] = set()
         # A checkpoint goes on with the gradients of the leaves that it makes, and drops them: they must not stay here.
         self.reached: list[weakref.ref[Tensor]] = []
@@ -56,7 +56,9 @@ class Window:
         """The gradients that a backward begins with, scaled and averaged."""
         grads = times(grads, self.scale) if self.scaler is not None else grads
         # Divided one after the other, as it is written by hand: half precision rounds, and overflows, alike.
-        return tuple(grads) if self.divisor == 1 else tuple(g if g is None else g / self.divisor for g in grads)
+        if self.accumulating is None or not self.shared:
+            return tuple(grads)
+        return tuple(g if g is None else self.accumulating.share_of(g) for g in grads)
 
 
 open_windows: list[Window] = []
