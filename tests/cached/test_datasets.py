@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 import torchturbo
 from tests.cached.datasets import ByEpoch, Items, Lines, Ones, Squares, drawn_for_nothing, reseeded
 from torchturbo import cache_of, cached, turbo
+from torchturbo._cached import loaders
 from torchturbo._cached.proof import difference
 from torchturbo.errors import CacheError, CacheWarning, OptionValueError, TargetError
 from torchturbo.regions._datasets import unfit
@@ -335,3 +336,53 @@ def test_what_reading_writes_is_no_input(data: Any, written: tuple[str, ...]) ->
     kept.items = kept.items[:4]
     with pytest.warns(CacheWarning, match=r"has changed since it was cached \(items\)"):
         assert kept[0].sum() == 0
+
+
+class Together(Items):
+    """Gives several items at once, by itself and in order."""
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [self.items[index] for index in indices]
+
+    def __iter__(self) -> Any:
+        return iter(["its own"])
+
+
+def test_items_by_other_names_and_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "_MOST", 100)
+    data = cached(Together([1, 2, 3]))
+    assert [batch.tolist() for batch in DataLoader(data, batch_size=2)] == [[1, 2], [3]]
+    assert list(data) == ["its own"]  # what a dataset does by itself, it does
+
+    class Apart(Together):
+        def __getitems__(self, indices: list[int]) -> list[Any]:
+            return [-1 for _ in indices]
+
+    with pytest.raises(CacheError, match=r"item 0 of Apart is not the same when it is built twice: item = 1 in one"):
+        cached(Apart([1, 2, 3]))
+
+    class Named(Items):
+        def __getitem__(self, index: Any) -> Any:
+            return [index]
+
+    named = cached(Named([1, 2]))
+    for index in ("a", (1, "b"), 2.5):
+        assert named[index] == named[index] == [index]
+    built = cache_of(named).stats().built
+    assert named[[1, 2]] == named[[1, 2]] == [[1, 2]]  # is no one item, and not kept
+    assert torch.equal(named[torch.tensor([1, 2])][0], torch.tensor([1, 2]))
+    assert named[torch.tensor(1.5)][0] == 1.5
+    assert cache_of(named).stats().built == built
+    there = pickle.loads(pickle.dumps(cached(Items([1, 2]), tmp_path)))
+    assert (there[0], cache_of(there).stats().items) == (1, 2)
+    both = cached(DataLoader(cached(Items([1, 2]))))
+    assert [int(batch) for batch in both] == [1, 2]
+    with pytest.raises(CacheError, match="has no end"):
+        cached(DataLoader(Items([1]), sampler=Endless()))
+
+
+class Endless(torch.utils.data.Sampler[int]):
+    def __init__(self) -> None: ...
+
+    def __iter__(self) -> Any:
+        return iter(int, 1)

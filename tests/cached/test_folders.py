@@ -5,13 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from functools import cache
+from enum import Enum
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +95,28 @@ def test_code_that_builds_is_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(found)) == 3
     assert digest(Items) != digest(Ones)
     assert digest(print) != digest(len)
+    kinds = [
+        Color.RED,
+        Color.BLUE,
+        partial(max, 1),
+        partial(max, 2),
+        np.float32(1),
+        np.array([None]),
+        "a".join,
+        (3).__add__,
+    ]
+    kinds += [torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), deque([1]), OrderedDict(a=1), torch]
+    kinds += [
+        threading.Lock(),
+        Slotted(1),
+        Slotted(2),
+        torch.float32,
+        Path("a"),
+        {1, 2},
+        Picture(b"a", (1, 1)).__init__,
+    ]
+    assert len({digest(each) for each in kinds}) == len(kinds)
+    assert [digest(each) for each in kinds] == [digest(each) for each in kinds]
     loop: list[Any] = [1]
     loop.append(loop)
     assert digest(loop) == digest(loop)
@@ -99,6 +125,17 @@ def test_code_that_builds_is_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert digest(lambda: 1) != digest(lambda: 2)
     monkeypatch.setattr(datasets, "SCALE", 4)
     assert digest([].append) == digest([].append)
+
+
+class Color(Enum):
+    RED, BLUE = 1, 2
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value
 
 
 def holds_for_kills(where: Path) -> None:
