@@ -5,7 +5,7 @@ Written by tools/generate.py from the catalogue of options: change that, not thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 import torch
@@ -103,6 +103,9 @@ class Options(TypedDict, total=False):
 
     autocast: Literal["auto", "bf16", "fp16"] | bool | torch.dtype | None
     """Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."""
+
+    checkpoint: bool | Literal["auto"] | Sequence[type | str] | None
+    """Compute the activations of repeated blocks again in backward instead of keeping them: torch.utils.checkpoint."""
 
     compile: (
         bool

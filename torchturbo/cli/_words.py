@@ -77,6 +77,9 @@ OPTIONS = {
     "autocast": (
         "Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."
     ),
+    "checkpoint": (
+        "Compute the activations of repeated blocks again in backward instead of keeping them: torch.utils.checkpoint."
+    ),
     "compile": (
         "Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."
     ),
@@ -139,6 +142,7 @@ VALUES = {
     "num_threads": (),
     "accumulate": (),
     "autocast": ("auto", "bf16", "fp16", "none"),
+    "checkpoint": ("false", "auto", "true"),
     "compile": ("false", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     "channels_last": ("true", "false"),
     "fused_optimizer": ("false", "auto", "true"),
