@@ -54,6 +54,7 @@ ORDER = (
     "_models",  # small models to measure
     "_benchmark",  # what settings buy on a step
     "_layers",  # which layers of it cost most
+    "_memory",  # where the memory of a step goes
     "_tune",  # the best settings for a step
     "_doctor",  # what is wrong here, and how to mend it
     "_arrays",  # what NumPy gets of scripts' tensors

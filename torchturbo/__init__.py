@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from torchturbo._active import Active
     from torchturbo._benchmark import Comparison, benchmark
     from torchturbo._layers import LayerCosts, profile_layers
+    from torchturbo._memory import MemoryPlan, memory_plan
     from torchturbo._report import Report, report
     from torchturbo._reproducible import Reproduction, check_reproducible
     from torchturbo._tune import Tuned, tune
@@ -54,6 +55,7 @@ __all__ = [
     "Active",
     "Comparison",
     "LayerCosts",
+    "MemoryPlan",
     "Profile",
     "Report",
     "Reproduction",
@@ -63,6 +65,7 @@ __all__ = [
     "accelerate",
     "benchmark",
     "check_reproducible",
+    "memory_plan",
     "profile_layers",
     "report",
     "restore",
@@ -76,6 +79,7 @@ _FROM = {
     "Active": "_active",
     "Comparison": "_benchmark",
     "LayerCosts": "_layers",
+    "MemoryPlan": "_memory",
     "Profile": "profiles",
     "Report": "_report",
     "Reproduction": "_reproducible",
@@ -84,6 +88,7 @@ _FROM = {
     "accelerate": "_accelerate",
     "benchmark": "_benchmark",
     "check_reproducible": "_reproducible",
+    "memory_plan": "_memory",
     "profile_layers": "_layers",
     "report": "_report",
     "restore": "_accelerate",
