@@ -232,8 +232,19 @@ def test_each_argument_is_explained(name: str) -> None:
 
 
 def test_what_users_import_is_there() -> None:
-    classes = ["Active", "Comparison", "LayerCosts", "Profile", "Report", "Reproduction", "Scaler", "Tuned", "turbo"]
-    verbs = ["accelerate", "benchmark", "check_reproducible", "profile_layers"]
+    classes = [
+        "Active",
+        "Comparison",
+        "LayerCosts",
+        "MemoryPlan",
+        "Profile",
+        "Report",
+        "Reproduction",
+        "Scaler",
+        "Tuned",
+        "turbo",
+    ]
+    verbs = ["accelerate", "benchmark", "check_reproducible", "memory_plan", "profile_layers"]
     verbs += ["report", "restore", "scaler_of", "tune"]
     names = [*classes, *verbs, "PROFILES", "__version__"]
     assert set(torchturbo.__all__) == set(names)

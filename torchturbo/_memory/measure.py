@@ -27,12 +27,9 @@ from torchturbo.regions._streams import streams
 
 _HEEDED = ("autocast", "checkpoint", "channels_last")
 """What is in force where it is asked, and makes a difference."""
-_LOSS_SCALED = "fp16"
 
 
-def measure(
-    model: nn.Module, batch: Any, opt: Optimizer | None, loss: Callable[..., Any] | None
-) -> MemoryPlan:
+def measure(model: nn.Module, batch: Any, opt: Optimizer | None, loss: Callable[..., Any] | None) -> MemoryPlan:
     """What a step takes under each switch; see `memory_plan`.
 
     Raises:
@@ -95,6 +92,7 @@ class _Measured:
         yield "autocast", {"autocast": "bf16"}
         if any(tensor.dim() in (4, 5) and tensor.is_floating_point() for tensor in _tensors(self._given[1])):
             yield "channels_last", {"channels_last": True}
+        # What zero_grad(set_to_none=False) costs, where set_to_none=True does not see to it.
         yield "gradients kept", {}
         yield "low_memory", {name: PROFILES["low_memory"][name] for name in _HEEDED if name in PROFILES["low_memory"]}
 
@@ -131,17 +129,22 @@ class _Measured:
         if step.had_hooks:
             self._notes.append("hooks of modules were left out: what they do could not be taken back")
         in_force: dict[str, Any] = {**self._now, **options}
+        # The scale of gradients looks at numbers, and takes no memory.
+        half: AbstractContextManager[Any] = nullcontext()
+        if (its := in_force)["autocast"] == "fp16":
+            its, half = its | {"autocast": None}, torch.autocast(self._device, torch.float16, cache_enabled=False)
         faked: AbstractContextManager[Any] = nullcontext() if mode is None else mode
         live = Live(self._device)
-        with warnings.catch_warnings(), turbo(Profile("memory_plan", **in_force)), faked, live:
+        with warnings.catch_warnings(), turbo(Profile("memory_plan", **its)), faked, live:
             warnings.simplefilter("ignore")  # of one step that trains nothing
-            self._step(step)
+            self._step(step, half)
             kept = step.gradients() if name == "gradients kept" else []
             if not kept:
                 step.model.zero_grad()
             states = step.states()
             live.begin((*step.tensors(), *states, *step.inputs(), *kept))
-            loss = step.forward()
+            with half:
+                loss = step.forward()
             activations = live.now
             loss.backward()  # type: ignore[no-untyped-call] # torch's own
             del loss
@@ -152,9 +155,11 @@ class _Measured:
         peak = live.peak + weights + optimizer + bytes_of(kept, self._device)
         return MemoryUse(name, in_force, weights, gradients, optimizer, activations, peak)
 
-    def _step(self, step: Step) -> None:
+    def _step(self, step: Step, half: AbstractContextManager[Any]) -> None:
         """The first step, which makes the optimizer's state."""
-        step.forward().backward()  # type: ignore[no-untyped-call] # torch's own
+        with half:
+            loss = step.forward()
+        loss.backward()  # type: ignore[no-untyped-call] # torch's own
         if step.opt is not None:
             self._opt_step(step.opt)
 
@@ -162,7 +167,9 @@ class _Measured:
         try:
             opt.step()
         except TypeError as error:  # one that needs a closure, which there is none for
-            self._notes.append(f"a step of {type(opt).__name__} could not be taken, and is not in it: {in_a_line(error)}")
+            self._notes.append(
+                f"a step of {type(opt).__name__} could not be taken, and is not in it: {in_a_line(error)}"
+            )
 
 
 def _tensors(value: Any) -> list[Tensor]:

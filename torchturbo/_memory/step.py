@@ -98,7 +98,8 @@ class Step:
         Raises:
             TargetError: there is none.
         """
-        given, targets = self.batch, ()
+        given: Any = self.batch
+        targets: tuple[Any, ...] = ()
         if self._loss is not None and isinstance(given, tuple | list) and len(given) == 2:
             given, targets = given[0], (given[1],)
         if isinstance(given, Mapping):

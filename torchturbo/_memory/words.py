@@ -12,7 +12,9 @@ COLUMNS = ("switch", "weights", "gradients", "optimizer", "activations", "peak",
 
 def heading(found: MemoryPlan) -> str:
     """What it is of."""
-    return f"Memory of a step of {found.model} on {found.device}, torch {found.torch}; its batch has {size(found.batch)}."
+    return (
+        f"Memory of a step of {found.model} on {found.device}, torch {found.torch}; its batch has {size(found.batch)}."
+    )
 
 
 def rows(found: MemoryPlan) -> Iterator[tuple[str, ...]]:

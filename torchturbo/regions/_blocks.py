@@ -53,7 +53,7 @@ def found_in(model: nn.Module) -> Found:
         switches = list(_switches(model))
         theirs = {id(each) for each in switches}
         blocks = {} if id(model) in theirs else {id(its): weakref.ref(its) for its in _repeated(model, theirs)}
-        lists = [
+        lists: list[tuple[weakref.ref[nn.Module], tuple[int, ...]]] = [
             (weakref.ref(each), tuple(map(id, each._modules.values())))
             for each in model.modules()
             if isinstance(each, _LISTS)
@@ -85,14 +85,14 @@ def _repeated(module: nn.Module, theirs: set[int]) -> list[nn.Module]:
         if is_repeated and isinstance(module, _LISTS) and not isinstance(child, _LISTS):
             blocks.append(child)
             continue
-        # Stages and towers are alike too: what is repeated in them is smaller, and what has to be there at once with it.
+        # Stages and towers are alike too; what is repeated in them is smaller, and so is what is there again at once.
         within = _repeated(child, theirs)
         blocks += within or ([child] if is_repeated and not isinstance(child, nn.ModuleList | nn.ModuleDict) else [])
     return blocks
 
 
 def _is_a_block(module: nn.Module) -> bool:
-    """Whether it is made of parts that hold parameters: one layer of torch saves little beside what it is called with."""
+    """Whether it is made of parts that hold parameters: a layer of torch saves little beside what it is called with."""
     made_of_parts = bool(module._modules) or not type(module).__module__.startswith("torch.nn.")
     return made_of_parts and not has_its_own(module) and next(module.parameters(), None) is not None
 
@@ -118,7 +118,9 @@ def _has_a_switch(module: nn.Module) -> bool:
     kind: Any = type(module)
     put: Any = getattr(kind, "_set_gradient_checkpointing", None)
     # What older models on the Hub define has another signature.
-    names = () if put is None else put.__code__.co_varnames[: put.__code__.co_argcount] if hasattr(put, "__code__") else ()
+    names = (
+        () if put is None else put.__code__.co_varnames[: put.__code__.co_argcount] if hasattr(put, "__code__") else ()
+    )
     return bool(getattr(kind, "supports_gradient_checkpointing", False)) and "gradient_checkpointing_func" in names
 
 

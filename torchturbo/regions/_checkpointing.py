@@ -23,8 +23,9 @@ from torchturbo.hardware import detect
 from torchturbo.regions import _blocks, _targets
 from torchturbo.regions._calls import Args, Kwargs, module_calls
 from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, is_fx_tracing
-from torchturbo.regions._recompute import cannot_be_given, recomputed
+from torchturbo.regions._recompute import recomputed
 from torchturbo.regions._recompute import thread as recomputing
+from torchturbo.regions._twice import cannot_be_given
 from torchturbo.settings._base import Cell
 from torchturbo.settings._edits import Raw
 
@@ -96,7 +97,9 @@ def _is_asked_for(wanted: Wanted, found: _blocks.Found, module: nn.Module) -> bo
 
 
 @untraced
-def _block(here: _Here, block: nn.Module, call: Callable[..., Any], args: Args, kwargs: Kwargs, own: bool = True) -> Any:
+def _block(
+    here: _Here, block: nn.Module, call: Callable[..., Any], args: Args, kwargs: Kwargs, own: bool = True
+) -> Any:
     """Calls a block, and has what it saves computed again if it can be.
 
     Args:
@@ -196,7 +199,9 @@ def _is_wanted_for(here: _Here, module: nn.Module) -> bool:
     weights = [each for each in module.parameters() if each.device.type != "meta"]
     devices = {each.device for each in weights if each.device.type == "cuda"}
     gpus = detect().gpus
-    room = min((gpus[device.index or 0].memory or 0 for device in devices if (device.index or 0) < len(gpus)), default=0)
+    room = min(
+        (gpus[device.index or 0].memory or 0 for device in devices if (device.index or 0) < len(gpus)), default=0
+    )
     if not room:
         if weights:
             here.whole[name] = f"{name} is left as it is: auto is for GPUs, and tells by their memory"
@@ -204,9 +209,8 @@ def _is_wanted_for(here: _Here, module: nn.Module) -> bool:
     taken = sum(each.nbytes * (4 if each.requires_grad else 1) for each in weights if each.device.type == "cuda")
     share = taken / (room * len(devices))
     short = share > 0.5
-    here.whole[name] = (
-        f"auto: weights, gradients and two moments of {name} take {share:.0%} of the GPU's memory, "
-        + ("more than half: activations are computed again" if short else "half or less: activations are kept")
+    here.whole[name] = f"auto: weights, gradients and two moments of {name} take {share:.0%} of the GPU's memory, " + (
+        "more than half: activations are computed again" if short else "half or less: activations are kept"
     )
     return short
 

@@ -8,12 +8,11 @@ be as the first one found it, or backward raises; whether modules train, and wha
 
 from __future__ import annotations
 
-import enum
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -24,13 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from torchturbo._dynamo import untraced
 from torchturbo.regions._calls import Args, Kwargs
 from torchturbo.regions._state import State
+from torchturbo.regions._twice import Call
 
 _C: Any = torch._C
-_DATA = (
-    bool, int, float, complex, str, bytes, type(None), type, slice, enum.Enum, FunctionType, BuiltinFunctionType,
-    torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size,
-)  # fmt: skip
-"""What a call can be given that no forward can change."""
 
 
 class _Thread(threading.local):
@@ -77,7 +72,7 @@ class _Forward:
         state: what the module reads, as the forward found it; None once it is known that there is no second one.
     """
 
-    def __init__(self, call: _Call, leaves: Callable[[], list[Any]], kept: Callable[[str], None]) -> None:
+    def __init__(self, call: Call, leaves: Callable[[], list[Any]], kept: Callable[[str], None]) -> None:
         self.call = call
         self._given = [(tensor, tensor._version) for tensor in call.tensors if not tensor.is_inference()]
         self._leaves, self._before = leaves, leaves()
@@ -92,7 +87,7 @@ class _Forward:
     def ended(self) -> None:
         """Lets go of what only the first forward needs."""
         self._given, self._before, self._held = [], [], []
-        self._leaves, self._kept = list, str
+        self._leaves, self._kept = list, _tell_nobody
         self.call.tensors = []
         self.call.ended(again=self.state is not None)
 
@@ -119,7 +114,9 @@ class _Forward:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(hold, give)
         self._hooks.__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._hooks.__exit__(kind, error, trace)
         held, self._held = self._held, []
         del self._hooks
@@ -144,6 +141,10 @@ class _Forward:
         if not all(each.is_as_it_was() for each in held):
             return "its forward writes to what it has saved for backward"
         return None
+
+
+def _tell_nobody(reason: str) -> None:
+    pass
 
 
 class _Again:
@@ -213,72 +214,6 @@ def _put_flag(of: nn.Module | Tensor, flag: bool) -> None:
         of.training = flag
 
 
-def cannot_be_given(args: Args, kwargs: Kwargs) -> str | None:
-    """Why a module that is called with these cannot be computed again, or None."""
-    for leaf in _pytree.tree_leaves((args, kwargs)):
-        if not isinstance(leaf, Tensor) and not isinstance(leaf, _DATA):
-            return f"it is called with a {type(leaf).__name__}, which a second forward might change again"
-    return None
-
-
-class _Call:
-    """A call of a module that can be made twice.
-
-    Args:
-        block: the module.
-        call: calls it.
-        args: what it is called with.
-        kwargs: what it is called with by name.
-
-    Attributes:
-        tensors: those that it is called with.
-    """
-
-    def __init__(self, block: nn.Module, call: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
-        self._block: nn.Module | None = block
-        self._call: Callable[..., Any] | None = call
-        # The containers of the caller, which it may look into afterwards, are for the first forward alone.
-        self._first: tuple[Args, Kwargs] | None = (args, kwargs)
-        leaves, self._structure = _pytree.tree_flatten((args, kwargs))
-        self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        self.tensors: list[Tensor] = [leaves[place] for place in self._places]
-        self._rest = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-
-    @untraced
-    def run(self, *given: Tensor) -> Any:
-        """Makes it.
-
-        Args:
-            given: the tensors.
-        """
-        assert self._call is not None
-        if self._first is not None:
-            (args, kwargs), self._first = self._first, None
-        else:
-            again = list(self._rest)
-            for place, tensor in zip(self._places, given, strict=True):
-                again[place] = tensor
-            args, kwargs = _pytree.tree_unflatten(again, self._structure)
-        return self._call(*args, **kwargs)
-
-    def ended(self, *, again: bool) -> None:
-        """Says that the first forward has ended. A graph that needs no second one must not hold the module.
-
-        Args:
-            again: whether there may be a second one.
-        """
-        self._first = None
-        if not again:
-            self._block = self._call = None
-            self._rest = []
-
-    @property
-    def block(self) -> nn.Module:
-        """The module."""
-        assert self._block is not None
-        return self._block
-
-
 @untraced
 def recomputed(
     block: nn.Module, call: Callable[..., Any], args: Args, kwargs: Kwargs, kept: Callable[[str], None]
@@ -292,7 +227,7 @@ def recomputed(
         kwargs: what it is called with by name.
         kept: is told why it is kept after all.
     """
-    twice = _Call(block, call, args, kwargs)
+    twice = Call(block, call, args, kwargs)
     forward = _Forward(twice, partial(_pytree.tree_leaves, (args, kwargs)), kept)
     outer, thread.within = thread.within, True
     try:

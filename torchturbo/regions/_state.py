@@ -1,4 +1,4 @@
-"""What a module's forward reads beside what it is called with, so that it can be seen whether anything of it has changed.
+"""What a module's forward reads beside what it is called with, so that it can be seen whether it has changed.
 
 A second forward of the same module gives the same only from the same state. So what stands in its attributes and in
 those of the modules in it is noted: which things they are, how often tensors have been written to, what containers
@@ -85,7 +85,7 @@ class State:
         return None
 
     def flags(self) -> list[Flag]:
-        """What was noted of whether modules train, and of whether tensors want gradients, where that is otherwise now."""
+        """What was noted of whether modules train, and tensors want gradients, where that is otherwise now."""
         found: list[Flag] = []
         for module, name, was, inside in self._noted:
             if name == "training" and module.training is not was:

@@ -29,7 +29,9 @@ class _Checkpointing(Values):
             ):
                 raise OptionValueError(f"{option}={value!r}: {each!r} is no class of modules, and no name of one")
         if not value:
-            raise OptionValueError(f"{option}={value!r}: expected classes of modules, or their names; or False for none")
+            raise OptionValueError(
+                f"{option}={value!r}: expected classes of modules, or their names; or False for none"
+            )
         return tuple(value)
 
     @property
@@ -43,8 +45,10 @@ def _edits(value: Any, hardware: object) -> Any:
 
 
 checkpoint = Setting(
-    help="Compute the activations of repeated blocks again in backward instead of keeping them: torch.utils.checkpoint.",
-    values=_Checkpointing((False, "auto", True), {None: False}, also="or a list of classes of modules, or of their names"),
+    help="Compute activations of repeated blocks again in backward, and do not keep them: torch.utils.checkpoint.",
+    values=_Checkpointing(
+        (False, "auto", True), {None: False}, also="or a list of classes of modules, or of their names"
+    ),
     cells=(ASKED,),
     edits=_edits,
     show=same,
