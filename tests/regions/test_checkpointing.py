@@ -347,7 +347,7 @@ def test_weights_that_have_changed_are_an_error_and_not_another_gradient() -> No
         with torch.no_grad():
             model.blocks[1].first.bias.add_(1)
 
-    with pytest.raises(RuntimeError, match="_parameters|bias") as caught:
+    with pytest.raises(RuntimeError, match="bias") as caught:
         late(step, checkpoint=True)
     assert "checkpoint: Block is to be computed again for backward" in str(caught.value)
     assert "leave Block out of checkpoint" in str(caught.value)
@@ -376,7 +376,7 @@ def test_an_error_in_the_second_forward_is_seen_and_leaves_nothing() -> None:
         model(batch()).backward()
 
 
-# ----------------------------------------------------------------------------------------------------- ways to get there
+# ---------------------------------------------------------------------------------------------------- ways to get there
 
 
 def several(model: nn.Module) -> list[Any]:

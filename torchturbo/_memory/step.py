@@ -49,6 +49,9 @@ class Step:
             self.batch = tree_map(lambda its: mode.from_tensor(its) if isinstance(its, Tensor) else its, batch)
             with FakeCopyMode(mode):
                 self.model, self.opt = copy.deepcopy((model, opt), self._off_meta(model, mode))
+            if self.opt is not None:
+                # It counts its steps in tensors, which it looks at; those that it makes itself are known.
+                self.opt.state.clear()
         self._loss = loss
         self.had_hooks = False
         for module in self.model.modules():
