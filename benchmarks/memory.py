@@ -81,7 +81,8 @@ def main() -> None:
     asked = parser.parse_args()
     size = Size(width=asked.width, depth=12, heads=4, length=asked.length, batch=4)
     device = detect().device_type if detect().device_type == "cuda" else "cpu"
-    console, rows = Console(), []
+    console = Console()
+    rows: list[dict[str, Any]] = []
     table = Table("precision", "plain, bytes", "low_memory, bytes", "saved", "same gradients to the bit")
     for precision in (None, "bf16"):
         if precision is not None and not detect().has_bf16:
