@@ -59,6 +59,7 @@ ORDER = (
     "_benchmark",  # what settings buy on a step
     "_cached",  # what is built once
     "_layers",  # which layers of it cost most
+    "_memory",  # where the memory of a step goes
     "_tune",  # the best settings for a step
     "_tune_loader",  # the best settings for a data loader
     "_doctor",  # what is wrong here, and how to mend it

@@ -68,7 +68,12 @@ def test_what_they_come_to() -> None:
     assert values("reproducible")["fill_uninitialized_memory"] is False
     assert values("debug").items() > (exact | {"deterministic": "warn", "anomaly": True}).items()
     assert values("inference") == fast | {"grad": False}
-    assert values("low_memory") == fast | {"cudnn_benchmark": False}
+    assert values("low_memory") == {
+        "checkpoint": True,
+        "set_to_none": True,
+        "alloc_conf": "expandable_segments:True",
+        "cudnn_benchmark": False,
+    }
 
 
 # -------------------------------------------------------------------------------------------- a mapping

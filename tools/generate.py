@@ -34,7 +34,7 @@ Written by tools/generate.py from the catalogue of options: change that, not thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 import torch

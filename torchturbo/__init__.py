@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from torchturbo._benchmark import Comparison, benchmark
     from torchturbo._cached import Cache, CacheStats, cache_of, cached
     from torchturbo._layers import LayerCosts, profile_layers
+    from torchturbo._memory import MemoryPlan, memory_plan
     from torchturbo._prefetch import prefetch
     from torchturbo._report import Report, report
     from torchturbo._reproducible import Reproduction, check_reproducible
@@ -61,6 +62,7 @@ __all__ = [
     "Comparison",
     "LayerCosts",
     "LoaderTuning",
+    "MemoryPlan",
     "Profile",
     "Report",
     "Reproduction",
@@ -72,6 +74,7 @@ __all__ = [
     "cache_of",
     "cached",
     "check_reproducible",
+    "memory_plan",
     "prefetch",
     "profile_layers",
     "report",
@@ -91,6 +94,7 @@ _FROM = {
     "Comparison": "_benchmark",
     "LayerCosts": "_layers",
     "LoaderTuning": "_tune_loader",
+    "MemoryPlan": "_memory",
     "Profile": "profiles",
     "Report": "_report",
     "Reproduction": "_reproducible",
@@ -101,6 +105,7 @@ _FROM = {
     "cache_of": "_cached",
     "cached": "_cached",
     "check_reproducible": "_reproducible",
+    "memory_plan": "_memory",
     "prefetch": "_prefetch",
     "profile_layers": "_layers",
     "report": "_report",

@@ -21,6 +21,7 @@ from torchturbo._outputs import as_dtype, as_inputs
 from torchturbo._turbo import _enter, _leave, _leave_failed, turbo
 from torchturbo._wrap import AROUND, in_turns, like, refuse_script, site_of
 from torchturbo.errors import OptionValueError, TargetError
+from torchturbo.regions._checkpointing import as_outermost
 from torchturbo.regions._others import has_its_own, is_fx_tracing
 from torchturbo.regions.autocast import dtype_put_on
 from torchturbo.regions.compiling import call_compiled, forget
@@ -70,7 +71,7 @@ def _in_block(around: turbo, output_dtype: OutputDtype, forward: Callable[..., A
             )
         active = _enter(around, site)
         try:
-            outputs = call_compiled(module, forward, args, kwargs) if compiles else forward(*args, **kwargs)
+            outputs = (call_compiled if compiles else as_outermost)(module, forward, args, kwargs)
             if output_dtype is not None and (half := dtype_put_on(active.parts())) is not None:
                 if output_dtype == "input":
                     outputs = as_inputs(outputs, half, (args, kwargs), module)

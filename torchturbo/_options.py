@@ -5,7 +5,7 @@ Written by tools/generate.py from the catalogue of options: change that, not thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 import torch
@@ -83,6 +83,12 @@ class Options(TypedDict, total=False):
     tf32: bool
     """TF32 for matrix products, convolutions and recurrent nets at once."""
 
+    alloc_conf: str
+    """How torch's allocator cuts GPU memory, which it reads when CUDA starts: the environment's PYTORCH_ALLOC_CONF."""
+
+    empty_cache: bool
+    """Collect garbage and give the GPU's unused memory back on entry, once: torch.cuda.empty_cache."""
+
     mkldnn_precision: Literal["ieee", "tf32", "bf16"]
     """What float32 convolutions and recurrent nets on oneDNN may round to: torch.backends.mkldnn.conv and .rnn."""
 
@@ -103,6 +109,9 @@ class Options(TypedDict, total=False):
 
     autocast: Literal["auto", "bf16", "fp16"] | bool | torch.dtype | None
     """Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."""
+
+    checkpoint: bool | Literal["auto"] | Sequence[type | str] | None
+    """Compute activations of repeated blocks again in backward, and do not keep them: torch.utils.checkpoint."""
 
     compile: (
         bool
@@ -152,3 +161,6 @@ class Options(TypedDict, total=False):
 
     seed: int
     """Start the random numbers of Python, NumPy and torch, on every device, from this seed; put back afterwards."""
+
+    set_to_none: bool
+    """Let go of gradients where zero_grad(set_to_none=False) would fill them with zeros; steps still see zeros."""

@@ -207,9 +207,15 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             ),
             Profile._of(
                 "low_memory",
-                "Activations of half the size where the hardware has bf16, and no memory spent on timing kernels.",
-                "What fast gives in precision; some speed on convolutions.",
-                {"autocast": "auto", "tf32": True, "cudnn_benchmark": False},
+                "A fraction of the activations: repeated blocks keep their inputs alone; no gradients are kept between "
+                "steps; GPU memory is cut so that little of it is lost. The same gradients, to the bit.",
+                "Time: the forward of each block runs twice, and kernels of convolutions are not tried out.",
+                {
+                    "checkpoint": True,
+                    "set_to_none": True,
+                    "alloc_conf": "expandable_segments:True",
+                    "cudnn_benchmark": False,
+                },
             ),
             Profile._of(
                 "debug",

@@ -19,6 +19,7 @@ VALUES: dict[str, tuple[object, ...]] = {
     "num_threads": (1, 2, 3),
     "cudnn_benchmark_limit": (0, 7),
     "cublas_workspace": (":16:8", ":4096:8"),
+    "alloc_conf": ("expandable_segments:True", "max_split_size_mb:128"),
     "init_scale": (1.0, 2.0**20),
     "growth_factor": (2.0, 4.0),
     "backoff_factor": (0.5, 0.25),

@@ -13,7 +13,10 @@ PROFILES = {
         "The same bits twice on the same machine, or an error that names the operation without such a kernel."
     ),
     "inference": "What fast gains, and no memory for gradients.",
-    "low_memory": "Activations of half the size where the hardware has bf16, and no memory spent on timing kernels.",
+    "low_memory": (
+        "A fraction of the activations: repeated blocks keep their inputs alone; no gradients are kept between steps; "
+        "GPU memory is cut so that little of it is lost. The same gradients, to the bit."
+    ),
     "debug": (
         "float32, anomaly detection that names the forward call behind a NaN, and a warning at each operation that may"
         " give other bits next time."
@@ -62,6 +65,10 @@ OPTIONS = {
     ),
     "matmul_precision": "What float32 matrix products may round to: torch.set_float32_matmul_precision.",
     "tf32": "TF32 for matrix products, convolutions and recurrent nets at once.",
+    "alloc_conf": (
+        "How torch's allocator cuts GPU memory, which it reads when CUDA starts: the environment's PYTORCH_ALLOC_CONF."
+    ),
+    "empty_cache": "Collect garbage and give the GPU's unused memory back on entry, once: torch.cuda.empty_cache.",
     "mkldnn_precision": (
         "What float32 convolutions and recurrent nets on oneDNN may round to: torch.backends.mkldnn.conv and .rnn."
     ),
@@ -76,6 +83,9 @@ OPTIONS = {
     ),
     "autocast": (
         "Compute forward passes in half precision where it is safe: torch.autocast, made safe around a whole loop."
+    ),
+    "checkpoint": (
+        "Compute activations of repeated blocks again in backward, and do not keep them: torch.utils.checkpoint."
     ),
     "compile": (
         "Run the outermost modules that are called compiled, in place, and never backward or a step: torch.compile."
@@ -109,6 +119,9 @@ OPTIONS = {
     "seed": (
         "Start the random numbers of Python, NumPy and torch, on every device, from this seed; put back afterwards."
     ),
+    "set_to_none": (
+        "Let go of gradients where zero_grad(set_to_none=False) would fill them with zeros; steps still see zeros."
+    ),
 }
 """What each option is."""
 
@@ -134,6 +147,8 @@ VALUES = {
     "fill_uninitialized_memory": ("true", "false"),
     "matmul_precision": ("highest", "high", "medium"),
     "tf32": ("true", "false"),
+    "alloc_conf": (),
+    "empty_cache": ("true", "false"),
     "mkldnn_precision": ("ieee", "tf32", "bf16"),
     "mkldnn_enabled": ("true", "false"),
     "mkldnn_deterministic": ("true", "false"),
@@ -141,6 +156,7 @@ VALUES = {
     "num_threads": (),
     "accumulate": (),
     "autocast": ("auto", "bf16", "fp16", "none"),
+    "checkpoint": ("false", "auto", "true"),
     "compile": ("false", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     "channels_last": ("true", "false"),
     "fused_optimizer": ("false", "auto", "true"),
@@ -155,6 +171,7 @@ VALUES = {
     "backoff_factor": (),
     "growth_interval": (),
     "seed": (),
+    "set_to_none": ("true", "false"),
 }
 """The values of each option that can be listed."""
 

@@ -121,9 +121,10 @@ class _ModuleCalls(Exchange):
         after: looks at its outputs.
         watch: who is told of each call, and makes it; or None.
         hand: who hands modules what they are called with, and makes the call; or None.
+        again: who has what modules save computed again in backward, and makes the call; or None.
     """
 
-    __slots__ = ("after", "before", "hand", "run", "watch")
+    __slots__ = ("after", "again", "before", "hand", "run", "watch")
 
     def __init__(self) -> None:
         function = vars(torch.nn.Module)["_wrapped_call_impl"]
@@ -133,9 +134,18 @@ class _ModuleCalls(Exchange):
         self.run: Callable[[Any, Args, Kwargs], Any] = _as_it_is
         self.watch: Callable[[Any, Args, Kwargs], Any] | None = None
         self.hand: Callable[[Any, Args, Kwargs], Any] | None = None
+        self.again: Callable[[Any, Args, Kwargs], Any] | None = None
 
     @untraced
-    def call(self, module: Any, args: Args, kwargs: Kwargs, watched: bool = True, handed: bool = True) -> Any:
+    def call(
+        self,
+        module: Any,
+        args: Args,
+        kwargs: Kwargs,
+        watched: bool = True,
+        handed: bool = True,
+        again: bool = True,
+    ) -> Any:
         """Calls a module.
 
         Args:
@@ -144,11 +154,14 @@ class _ModuleCalls(Exchange):
             kwargs: what it is called with by name.
             watched: whether who watches is told first, and calls this again.
             handed: so too of who hands modules what they are called with.
+            again: so too of who has what they save computed again.
         """
         if self.watch is not None and watched:
             return self.watch(module, args, kwargs)
         if self.hand is not None and handed:
             return self.hand(module, args, kwargs)
+        if self.again is not None and again:
+            return self.again(module, args, kwargs)
         first = self.before(module)
         if module._compiled_call_impl is not None:
             result = module._compiled_call_impl(*args, **kwargs)

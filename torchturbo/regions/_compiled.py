@@ -22,8 +22,10 @@ import torch
 from torchturbo._dynamo import untraced
 from torchturbo.regions import _compiler
 from torchturbo.regions._calls import Args, Kwargs, module_calls
+from torchturbo.regions._checkpointing import budget
 from torchturbo.regions._compiler import lenience
 from torchturbo.regions._here import recount
+from torchturbo.regions._inductor import spending
 from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, left_alone
 from torchturbo.regions._targets import OFF, Asked, Here, Target, _records, here, new_target, of_module, taken_apart
 from torchturbo.settings._base import Cell
@@ -38,7 +40,7 @@ _making = threading.RLock()
 def _target(module: torch.nn.Module, asked: Asked, template: Callable[..., Any]) -> Target:
     # What torch has given up on under a lenient region, it would say nothing of under a strict one. And Dynamo does not
     # look whether somebody has replaced the forward since.
-    key = asked, template, type(module).forward, id(vars(module).get("forward"))
+    key = asked, budget(), template, type(module).forward, id(vars(module).get("forward"))
     kept = _kept.get(id(module))
     if kept is not None and kept[0]() is module and (found := kept[1].get(key)) is not None:
         return found
@@ -121,7 +123,8 @@ def _compiled(here: Here, target: Target, first: Any, args: Args, kwargs: Kwargs
     strict = here.asked.strict
     found = None if strict else lenience.begin()
     try:
-        return target.compiled(first, args, kwargs)
+        with spending(budget()):
+            return target.compiled(first, args, kwargs)
     except Exception as error:
         if not isinstance(error, _failures()):
             raise

@@ -147,7 +147,8 @@ def _in_a_block_of_the_users() -> bool:
 @untraced
 def stay_off(here: Here, before: Before) -> None:
     """Leaves autocast off after a backward, until it is resumed; or returns to what was before, if that is unsafe."""
-    on = all(enabled for _, enabled in before.enabled)
+    # A region that only accumulates has put it on nowhere, and would not be told of the next forward.
+    on = bool(before.enabled) and all(enabled for _, enabled in before.enabled)
     if here.changes != before.changes or not on or here.steps or here.stepping or _in_a_block_of_the_users():
         back(here, before)
     else:

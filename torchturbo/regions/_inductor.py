@@ -1,4 +1,4 @@
-"""Inductor drawing random numbers as eager code draws them, for a while."""
+"""Inductor drawing random numbers as eager code draws them, and keeping fewer activations, for a while."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torchturbo.settings._base import TORCH
 
-_OPTION = "fallback_random"
+_RANDOM, _BUDGET = "fallback_random", "activation_memory_budget"
 
 
 @contextmanager
@@ -19,21 +19,42 @@ def drawing_as_eager() -> Iterator[None]:
     """
     import torch._inductor.config
 
-    config: Any = torch._inductor.config
-    entry: Any = config._config[_OPTION]
+    with _written(torch._inductor.config, _RANDOM, True):
+        yield
+
+
+@contextmanager
+def spending(budget: float | None) -> Iterator[None]:
+    """A block in which what is compiled may keep a part of its activations for backward, and computes the others again.
+
+    Args:
+        budget: the part, from 0 to 1; None for what is in force.
+    """
+    if budget is None:
+        yield
+        return
+    import torch._functorch.config
+
+    with _written(torch._functorch.config, _BUDGET, budget):
+        yield
+
+
+@contextmanager
+def _written(config: Any, option: str, value: Any) -> Iterator[None]:
+    entry: Any = config._config[option]
     before = entry.user_override.get() if TORCH >= (2, 12) else entry.user_override
-    _write(config, entry, True)
+    _write(config, entry, option, value)
     try:
         yield
     finally:
-        _write(config, entry, before)
+        _write(config, entry, option, before)
 
 
-def _write(config: Any, entry: Any, value: Any) -> None:
+def _write(config: Any, entry: Any, option: str, value: Any) -> None:
     if TORCH >= (2, 12):
         entry.user_override.set(value)
         config._hash_dirty_var.set(True)
-        config._mark_get_dict_dirty(_OPTION)
+        config._mark_get_dict_dirty(option)
     else:
         entry.user_override = value
         config._is_dirty = True
