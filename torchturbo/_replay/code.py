@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 from collections.abc import Iterator
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 
@@ -18,6 +18,15 @@ def behind(attribute: Any) -> tuple[Any, ...]:
     if isinstance(attribute, functools.cached_property):
         return (attribute.func,)
     return (attribute,)
+
+
+def defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """What arguments by position are where a call leaves them out, by their names."""
+    values = function.__defaults__ or ()
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    # A wrapper that takes *args has the defaults of what it wraps, and no names for them.
+    unnamed = (f"default {number}" for number in range(max(0, len(values) - len(names))))
+    yield from zip((*unnamed, *names[max(0, len(names) - len(values)) :]), values, strict=True)
 
 
 def codes(code: CodeType) -> Iterator[CodeType]:

@@ -23,7 +23,7 @@ from torch.utils import data
 
 from torchturbo._accelerate import scaler_of
 from torchturbo._replay.ahead import Ahead, OfAhead
-from torchturbo._replay.code import behind, codes, stored
+from torchturbo._replay.code import behind, codes, defaults, stored
 from torchturbo._replay.holders import CONTAINERS, is_special, set_content
 from torchturbo._replay.kept import Keeper
 from torchturbo._replay.positions import Exchanged, OfLoader, Place, Resting, copy_of, inside, is_loaders, is_new
@@ -278,11 +278,7 @@ class Search:
             return
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             self._cell(name, cell)
-        for number, default in enumerate(function.__defaults__ or ()):
-            names = function.__code__.co_varnames[: function.__code__.co_argcount]
-            # A wrapper that takes *args has the defaults of what it wraps, and no names for them.
-            place = number - len(function.__defaults__ or ())
-            self._wait(names[place] if len(names) >= -place else f"default {number}", default)
+        self._values(defaults(function))
         self._values((function.__kwdefaults__ or {}).items())
         self._container(function.__name__, vars(function), True)
         used = {name for code in codes(function.__code__) for name in code.co_names}
