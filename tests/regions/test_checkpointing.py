@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from torchturbo.errors import OptionValueError
 from torchturbo.regions import _checkpointing
 from torchturbo.regions._blocks import found_in
 from torchturbo.regions._calls import module_calls
+from torchturbo.settings._base import TORCH
 from torchturbo.testing import pretend_hardware
 
 WIDTH = 8
@@ -590,6 +592,7 @@ def test_auto_says_what_it_has_decided_by() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 @pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.skipif(TORCH < (2, 11), reason="older torch starts inductor's processes, and leaves them running")
 def test_compiled_code_has_a_budget() -> None:
     def kept(**options: Any) -> tuple[int, list[Any]]:
         torch._dynamo.reset()
@@ -603,8 +606,9 @@ def test_compiled_code_has_a_budget() -> None:
         return sum(sizes), gradients(model)
 
     before = torch._functorch.config.activation_memory_budget
-    plain, theirs = kept()
-    less, ours = kept(checkpoint=True)
+    with warnings.catch_warnings():  # what torch imports for it adds to the filters
+        plain, theirs = kept()
+        less, ours = kept(checkpoint=True)
     assert less < plain
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
