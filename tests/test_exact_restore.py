@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-CASES = 150
+CASES = 100
 
 
 @pytest.mark.matrix

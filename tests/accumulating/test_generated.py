@@ -55,7 +55,7 @@ def _between(epochs: frozenset[int]) -> list[tuple[int, int]]:
     return list(pairwise(ends))
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(cases())
 def test_random_loops(case: Case) -> None:
     check(case)

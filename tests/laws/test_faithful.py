@@ -37,7 +37,7 @@ def test_from_arbitrary_precision(case: Case, before: list[start.Step]) -> None:
     isolated(check)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(before=start.anything)
 def test_every_value_from_arbitrary_states_of_everything(before: list[tuple[str, int, tuple[object, ...]]]) -> None:
     def check() -> None:

@@ -17,7 +17,7 @@ pytestmark = [
 
 
 # A program that fails is short as it is drawn; making it shorter would take minutes.
-@settings(max_examples=200, phases=[Phase.generate])
+@settings(max_examples=120, phases=[Phase.generate])
 @given(program=PROGRAMS, way=st.sampled_from(WAYS))
 def test_a_random_loop_is_the_one_written_by_hand(program: Program, way: Way) -> None:
     expected = by_hand(recipe_of(program), program.steps, cache=False, **program.options)
