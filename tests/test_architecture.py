@@ -62,6 +62,7 @@ ORDER = (
     "_memory",  # where the memory of a step goes
     "_tune",  # the best settings for a step
     "_tune_loader",  # the best settings for a data loader
+    "_distribute",  # a model on several processes
     "_doctor",  # what is wrong here, and how to mend it
     "_arrays",  # what NumPy gets of scripts' tensors
     "_inherited",  # what spawned processes inherit
@@ -213,7 +214,7 @@ def test_what_has_no_documentation_would_be_seen(tmp_path: Path) -> None:
     assert Module("bare", path).undocumented == ["bare:the module", "bare:f", "bare:C.m"]
 
 
-NOT_MADE_BY_USERS = {"Active", "Report", "Reproduction"}
+NOT_MADE_BY_USERS = {"Active", "Distribution", "Report", "Reproduction"}
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:

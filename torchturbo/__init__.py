@@ -41,6 +41,14 @@ if TYPE_CHECKING:
     from torchturbo._active import Active
     from torchturbo._benchmark import Comparison, benchmark
     from torchturbo._cached import Cache, CacheStats, cache_of, cached
+    from torchturbo._distribute import (
+        Distribution,
+        distribute,
+        distribution_of,
+        load_checkpoint,
+        save_checkpoint,
+        shard,
+    )
     from torchturbo._layers import LayerCosts, profile_layers
     from torchturbo._memory import MemoryPlan, memory_plan
     from torchturbo._prefetch import prefetch
@@ -60,6 +68,7 @@ __all__ = [
     "Cache",
     "CacheStats",
     "Comparison",
+    "Distribution",
     "LayerCosts",
     "LoaderTuning",
     "MemoryPlan",
@@ -74,12 +83,17 @@ __all__ = [
     "cache_of",
     "cached",
     "check_reproducible",
+    "distribute",
+    "distribution_of",
+    "load_checkpoint",
     "memory_plan",
     "prefetch",
     "profile_layers",
     "report",
     "restore",
+    "save_checkpoint",
     "scaler_of",
+    "shard",
     "tune",
     "tune_loader",
     "turbo",
@@ -92,6 +106,7 @@ _FROM = {
     "Cache": "_cached",
     "CacheStats": "_cached",
     "Comparison": "_benchmark",
+    "Distribution": "_distribute",
     "LayerCosts": "_layers",
     "LoaderTuning": "_tune_loader",
     "MemoryPlan": "_memory",
@@ -107,10 +122,15 @@ _FROM = {
     "check_reproducible": "_reproducible",
     "memory_plan": "_memory",
     "prefetch": "_prefetch",
+    "distribute": "_distribute",
+    "distribution_of": "_distribute",
+    "load_checkpoint": "_distribute",
     "profile_layers": "_layers",
     "report": "_report",
     "restore": "_accelerate",
+    "save_checkpoint": "_distribute",
     "scaler_of": "_accelerate",
+    "shard": "_distribute",
     "tune": "_tune",
     "tune_loader": "_tune_loader",
     "turbo": "_turbo",

@@ -10,6 +10,8 @@
     ├── TargetError        (TypeError)     `accelerate` or a check cannot take this; says what to do instead
     ├── ScalingError       (RuntimeError)  fp16 gradients that cannot be scaled; says what to write instead
     ├── AccumulationError  (RuntimeError)  a step that cannot wait for its micro-batches; says what to write
+    ├── DistributedError   (RuntimeError)  what cannot be done on several ranks like that; says what to write instead
+    ├── CheckpointError    (RuntimeError)  a checkpoint that is not there, or is of something else
     ├── ReproducibilityError (RuntimeError) strict=True and two runs differ, or a fresh process failed
     ├── CacheError         (RuntimeError)  what `cached` cannot keep, as it is random or no data; says what to cache
     ├── UnsupportedHere    (RuntimeError)  strict=True and this machine cannot do what was asked
@@ -100,6 +102,14 @@ class LeakError(TurboError, AssertionError):
 
 class AccumulationError(TurboError, RuntimeError):
     """A step that cannot wait for the rest of its micro-batches; says what to write instead."""
+
+
+class DistributedError(TurboError, RuntimeError):
+    """What cannot be done on several ranks like that; says what to write instead."""
+
+
+class CheckpointError(TurboError, RuntimeError):
+    """A checkpoint that is not there, is not whole, or is of something else than it is to be loaded into."""
 
 
 class AccumulationWarning(UserWarning):

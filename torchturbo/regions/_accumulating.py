@@ -9,7 +9,6 @@ what a loop written by hand would have.
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,61 +18,8 @@ from torch import Tensor
 from torchturbo.errors import AccumulationError, AccumulationWarning
 from torchturbo.regions._finite import values_of
 from torchturbo.regions._here import thread
-
-
-class _Sum:
-    """A leaf's gradient in a window.
-
-    Attributes:
-        leaf: whose it is.
-        so_far: the sum at the last step that did not happen; None before it.
-        newest: the sum after the newest backward; None once it is in `so_far`.
-        ready: the gradient that the last step was called with, clipped or not, and the version it had.
-        copies: whether that has to be a copy, because the loop clears gradients in place, or writes to them uncleared.
-        owner: the optimizer that steps with it, if it is known.
-    """
-
-    __slots__ = ("copies", "leaf", "newest", "owner", "ready", "so_far")
-
-    def __init__(self, leaf: Tensor) -> None:
-        self.leaf = weakref.ref(leaf)
-        self.so_far: Tensor | None = None
-        self.newest: Tensor | None = None
-        self.ready: tuple[Tensor, int] | None = None
-        # What the loop does with gradients after a step is seen at the next backward.
-        self.copies = True
-        self.owner: _Owner | None = None
-
-    def ready_with(self, grad: Tensor) -> None:
-        """Notes the gradient that a step was called with."""
-        kept = grad.detach().clone() if self.copies else grad
-        self.ready = kept, kept._version
-
-    def written_to(self, grad: Tensor) -> None:
-        """Keeps what a step was called with from a backward that adds to the gradient that stands, for another one."""
-        if self.ready is not None and self.ready[0] is grad and self.ready[1] == grad._version:
-            self.copies = True
-            self.ready_with(grad)
-
-
-class _Owner:
-    """An optimizer in a window.
-
-    Attributes:
-        optimizer: itself, for as long as the block is open.
-        waiting: its steps in this window that did not happen.
-        stepped: its steps that did.
-        call: what the last step was called with.
-        sums: of its parameters.
-    """
-
-    __slots__ = ("call", "optimizer", "stepped", "sums", "waiting")
-
-    def __init__(self, optimizer: Any) -> None:
-        self.optimizer = optimizer
-        self.waiting = self.stepped = 0
-        self.call: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
-        self.sums: list[_Sum] = []
+from torchturbo.regions._reducing import Reductions
+from torchturbo.regions._sums import Owner, Sum
 
 
 class Accumulation:
@@ -81,18 +27,22 @@ class Accumulation:
 
     Args:
         every: the micro-batches of a window.
+
+    Attributes:
+        reductions: what is reduced between processes, and what is not yet.
     """
 
-    __slots__ = ("_flushing", "_of_leaf", "_owners", "_schedulers", "_seen", "every")
+    __slots__ = ("_flushing", "_of_leaf", "_owners", "_schedulers", "_seen", "every", "reductions")
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self._of_leaf: dict[int, _Sum] = {}
-        self._owners: dict[int, _Owner] = {}
+        self._of_leaf: dict[int, Sum] = {}
+        self._owners: dict[int, Owner] = {}
         # Schedulers whose step did not happen, with the call; and how often their optimizer had stepped at the last.
         self._schedulers: dict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
         self._seen: dict[int, int] = {}
         self._flushing = False
+        self.reductions = Reductions()
 
     @property
     def is_last_micro_step(self) -> bool:
@@ -103,16 +53,25 @@ class Accumulation:
         """What a micro-batch's backward begins with, instead of what it was given."""
         return grad / self.every
 
-    def waiting(self) -> list[_Owner]:
+    def comes(self, leaves: Iterable[Tensor]) -> bool:
+        """Whether the next step of the optimizers that have some parameters happens; True where none is known.
+
+        Args:
+            leaves: the parameters.
+        """
+        owners = [its.owner for leaf in leaves if (its := self._of_leaf.get(id(leaf))) and its.owner is not None]
+        return not owners or any(owner.waiting == self.every - 1 for owner in owners)
+
+    def waiting(self) -> list[Owner]:
         """The optimizers whose steps wait for more micro-batches."""
         return [owner for owner in self._owners.values() if owner.waiting]
 
     # ------------------------------------------------------------------------------------------------------- backward
 
-    def _sum(self, leaf: Tensor) -> _Sum:
+    def _sum(self, leaf: Tensor) -> Sum:
         known = self._of_leaf.get(id(leaf))
         if known is None or known.leaf() is not leaf:
-            known = self._of_leaf[id(leaf)] = _Sum(leaf)
+            known = self._of_leaf[id(leaf)] = Sum(leaf)
         return known
 
     def begin(self, leaves: Mapping[int, Tensor]) -> None:
@@ -121,6 +80,7 @@ class Accumulation:
         Args:
             leaves: what the backward writes to, by identity.
         """
+        self.reductions.begin(self.comes)
         sums = {id(each): each for leaf in leaves.values() for each in self._with_its_owners(leaf)}
         for each in sums.values():
             leaf = each.leaf()
@@ -136,16 +96,17 @@ class Accumulation:
             if each.so_far is not None:
                 leaf.grad = each.so_far.clone()
 
-    def _with_its_owners(self, leaf: Tensor) -> Iterable[_Sum]:
+    def _with_its_owners(self, leaf: Tensor) -> Iterable[Sum]:
         own = self._sum(leaf)
         return (own,) if own.owner is None else own.owner.sums
 
-    def end(self, leaves: Iterable[Tensor]) -> None:
+    def end(self, leaves: list[Tensor]) -> None:
         """Keeps what a backward has left, before the loop clips it.
 
         Args:
             leaves: what it wrote to.
         """
+        self.reductions.end(leaves)
         for leaf in leaves:
             own = self._sum(leaf)
             if leaf.grad is not None:
@@ -177,12 +138,14 @@ class Accumulation:
             )
         owner = self._owners.get(id(optimizer))
         if owner is None:
-            owner = self._owners[id(optimizer)] = _Owner(optimizer)
+            owner = self._owners[id(optimizer)] = Owner(optimizer)
         owner.sums = [self._sum(leaf) for leaf in leaves]
         in_backward = torch._C._current_graph_task_id() != -1
         if not in_backward and all(own.newest is None and own.owner in (None, owner) for own in owner.sums):
             self._refuse_foreign(optimizer, leaves)
         if owner.waiting == self.every - 1:
+            if self.reductions.are_local(leaves):
+                self.reductions.reduce(leaves)
             self._happened(owner)
             return True
         for own, leaf in zip(owner.sums, leaves, strict=True):
@@ -214,7 +177,7 @@ class Accumulation:
                 "backward once for each step, on what the optimizer steps with, or accumulate by hand"
             )
 
-    def _happened(self, owner: _Owner) -> None:
+    def _happened(self, owner: Owner) -> None:
         owner.waiting = 0
         owner.stepped += 1
         for own in owner.sums:
@@ -251,7 +214,7 @@ class Accumulation:
         if (owner := self._owner_of(scheduler)) is not None:
             self._seen[id(scheduler)] = owner.stepped
 
-    def _owner_of(self, scheduler: Any) -> _Owner | None:
+    def _owner_of(self, scheduler: Any) -> Owner | None:
         return self._owners.get(id(getattr(scheduler, "optimizer", None)))
 
     # ----------------------------------------------------------------------------------------------------------- flush
@@ -278,7 +241,7 @@ class Accumulation:
             self._schedulers.clear()
             here.accumulating, self._flushing = inner, False
 
-    def _flush(self, owner: _Owner) -> None:
+    def _flush(self, owner: Owner) -> None:
         visible: list[tuple[Tensor, Tensor | None]] = []
         for own in owner.sums:
             leaf = own.leaf()
@@ -290,6 +253,10 @@ class Accumulation:
             else:
                 ready, version = own.ready
                 leaf.grad = ready if ready._version == version else own.so_far
+        leaves = [leaf for leaf, _ in visible]
+        if self.reductions.are_local(leaves):
+            self._tell_of_what_was_changed(owner)
+            self.reductions.reduce(leaves)
         args, kwargs = owner.call
         try:
             owner.optimizer.step(*args, **kwargs)
@@ -297,3 +264,17 @@ class Accumulation:
             for leaf, grad in visible:
                 leaf.grad = grad
             self._happened(owner)
+
+    def _tell_of_what_was_changed(self, owner: Owner) -> None:
+        if any(own.ready is not None and _differ(own.ready[0], own.so_far) for own in owner.sums):
+            warnings.warn(
+                f"accumulate={self.every}: the last {owner.waiting} micro-batches are averaged over the ranks at the end "
+                "of the block, after the loop has changed (clipped) the gradients of each rank by itself: have the "
+                "number of batches be a multiple of accumulate, where all are reduced before they are clipped",
+                AccumulationWarning,
+                stacklevel=2,
+            )
+
+
+def _differ(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and not torch.equal(values_of(one.detach()), values_of(other.detach()))

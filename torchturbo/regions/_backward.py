@@ -22,6 +22,7 @@ from torchturbo.regions._fastpath import FASTPATH, MHA
 from torchturbo.regions._fastpath import NAME as FASTPATH_NAME
 from torchturbo.regions._here import Factors, Here, back, off, set_after, set_has_called, stay_off, thread
 from torchturbo.regions._outside import look
+from torchturbo.regions._reducing import FORWARD
 from torchturbo.regions._scaled import backward_in, scaled_backward
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._skipping import steps_closed, steps_opened
@@ -208,6 +209,7 @@ def _write_accumulating(raw: Accumulation | None, over: Raw) -> None:
     here = thread.here
     if (raw is None) != (here.accumulating is None):
         (_schedules.closed if raw is None else _schedules.opened)()
+        (FORWARD.closed if raw is None else FORWARD.opened)()
     _change(here, here.devices, here.scaler, raw)
 
 

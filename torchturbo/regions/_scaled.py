@@ -222,8 +222,10 @@ def _run(
     if shards.leaves:
         leaves = {**leaves, **shards.leaves}
     if window.accumulating is not None:
-        window.accumulating.begin(leaves)
-        window.reached += map(weakref.ref, leaves.values())
+        # What FSDP2 keeps of whole parameters is not seen by the loop, and stands until it is reduced.
+        seen = {key: leaf for key, leaf in leaves.items() if key not in shards.whole} if shards.whole else leaves
+        window.accumulating.begin(seen)
+        window.reached += map(weakref.ref, seen.values())
     if window.scaler is None:
         return engine(*args, **kwargs)
     return _run_scaled(window, window.scaler, leaves, shards, engine, args, kwargs, goes_on=goes_on)

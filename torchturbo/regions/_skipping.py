@@ -8,7 +8,7 @@ exchanged while some thread scales or accumulates; schedulers, which hold the wr
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
@@ -85,6 +85,23 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         scaler.noted(leaves, ran=True)
         here.left_out.discard(id(optimizer))
     return result
+
+
+@untraced
+def at_once(optimizers: Iterable[Any], call: Callable[[], Any]) -> Any:
+    """Calls something within which steps of some optimizers are those of torch, whatever region is open.
+
+    Args:
+        optimizers: these.
+        call: what is called.
+    """
+    stepping = thread.here.stepping
+    before = len(stepping)
+    stepping += map(id, optimizers)
+    try:
+        return call()
+    finally:
+        del stepping[before:]
 
 
 def _finite(closure: Callable[[], Any], scaler: Scaler, leaves: list[Tensor]) -> Callable[[], Any]:

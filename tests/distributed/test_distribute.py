@@ -1,0 +1,255 @@
+"""`distribute`, `shard` and checkpoints on two ranks (on four, marked slow), beside the same loop in one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from tests.distributed import spread
+from tests.distributed.ranks import whole_parameters
+from torchturbo import save_checkpoint, turbo
+
+ROOT = Path(__file__).parents[2]
+
+
+class Found(NamedTuple):
+    """What has come of a start of processes: by rank and case, where their files are, and the run of one process."""
+
+    ranks: list[dict[str, dict[str, Any]]]
+    folder: Path
+    alone: Path
+    end: list[Tensor]
+
+
+def _alone(folder: Path) -> list[Tensor]:
+    """A checkpoint of one process, and where that one ends."""
+    module, batches = spread.model(), spread.loader()
+    optimizer = spread.optimizer_of(module)
+    with turbo("exact", num_threads=1, **spread.FP16) as active:
+        spread.train(module, batches, optimizer, epochs=1, overflows=True)
+        save_checkpoint(folder / "alone-1", module, optimizer, active=active, extra={"epoch": 1})
+        spread.train(module, batches, optimizer, epochs=1)
+    return whole_parameters(module)
+
+
+def _started(processes: int, folder: Path, alone: Path, end: list[Tensor]) -> Found:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*torchrun, "-m", "tests.distributed.spread", str(folder), str(alone)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Found([torch.load(folder / f"{rank}.pt") for rank in range(processes)], folder, alone, end)
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What each process ended with, by case."""
+    alone = tmp_path_factory.mktemp("alone")
+    end = _alone(alone)
+    return _started(request.param, tmp_path_factory.mktemp("ranks"), alone, end)
+
+
+def _apart(one: list[Tensor], other: list[Tensor]) -> float:
+    return max(float((mine - its).abs().max()) for mine, its in zip(one, other, strict=True))
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(mine, its) for mine, its in zip(one, other, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def test_all_ranks_end_with_the_same(found: Found) -> None:
+    first, *others = found.ranks
+    # Of those that run on one rank alone, losses of one of them overflow.
+    cases = [case for case in first if "parameters" in first[case] and not case.startswith("whole")]
+    assert [case for case in cases for its in others if not _same(first[case]["parameters"], its[case]["parameters"])] == []
+
+
+STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+
+
+@STRATEGIES
+@pytest.mark.parametrize(
+    ("how", "whole", "within"),
+    [
+        # The sums of two and four parts come in another order; the optimizer is AdamW.
+        ("", "whole", 1e-6),
+        (" compiled", "whole", 1e-6),
+        (" fp16", "whole fp16", 1e-3),
+        # SGD, in which rounding stays as small as it is.
+        (" bf16", "whole bf16", 5e-3),
+        (" sent bf16", "whole fp16 sgd", 5e-3),
+        (" accumulate", "whole accumulate", 1e-6),
+        (" accumulate rest", "whole accumulate rest", 1e-6),
+    ],
+)
+def test_a_loop_ends_near_that_of_one_process(found: Found, strategy: str, how: str, whole: str, within: float) -> None:
+    mine, its = found.ranks[0][strategy + how], found.ranks[0][whole]
+    # Two of the last three batches of both epochs are uneven between the ranks.
+    assert _apart(mine["parameters"], its["parameters"]) <= within
+    assert mine.get("scale") == its.get("scale")
+
+
+def test_an_overflow_of_one_rank_is_one_of_all(found: Found) -> None:
+    for its in found.ranks:
+        assert its["ddp fp16"]["scale"] == its["fsdp fp16"]["scale"] == 512.0
+
+
+def test_the_strategies_have_the_same_bits(found: Found) -> None:
+    if len(found.ranks) == 2:  # gloo adds four up in another order for shards
+        assert _same(found.ranks[0]["ddp"]["parameters"], found.ranks[0]["fsdp"]["parameters"])
+    assert _same(found.ranks[0]["ddp"]["parameters"], found.ranks[0]["auto"]["parameters"])
+
+
+def test_gradients_are_sent_in_half_the_bytes(found: Found) -> None:
+    for strategy in ("ddp", "fsdp"):
+        its = found.ranks[0]
+        assert its[f"{strategy} sent bf16"]["told"]["gradient_dtype"] == "bfloat16"
+        assert not _same(its[f"{strategy} sent bf16"]["parameters"], its["whole fp16 sgd"]["parameters"])
+
+
+def test_fsdp_computes_in_the_precision_of_its_own(found: Found) -> None:
+    its = found.ranks[0]
+    assert 0 < _apart(its["fsdp mixed"]["parameters"], its["whole bf16"]["parameters"]) <= 5e-3
+
+
+def test_repeated_blocks_are_sharded_one_by_one_and_tied_weights_with_the_rest(found: Found) -> None:
+    its = found.ranks[0]
+    assert its["fsdp"]["told"]["units"] == 2
+    assert "FSDPBlock" in its["fsdp"]["classes"]
+    assert (its["tied"]["units"], its["tied"]["tied"]) == (0, True)
+    assert _apart(its["tied"]["parameters"], its["tied"]["reference"]) <= 1e-6
+
+
+def test_it_is_told_how_a_model_stands(found: Found) -> None:
+    for rank, its in enumerate(found.ranks):
+        told = its["auto"]["told"]
+        assert (told["strategy"], told["rank"], told["ranks"], told["device"]) == ("ddp", rank, len(found.ranks), "cpu")
+        assert "each holds the whole" in told["why"]
+        assert "gloo" in told["backend"]
+
+
+# --------------------------------------------------------------------------------------------------------- accumulation
+
+
+def test_micro_batches_are_reduced_once_for_each_step(found: Found) -> None:
+    its = found.ranks[0]
+    # And the first one of the block, before which nobody knows an optimizer.
+    once = spread.STEPS + 1
+    assert its["ddp accumulate"]["reductions"] == its["ddp accumulate fp16"]["reductions"] == once
+    groups = 3
+    assert its["fsdp accumulate whole"]["reductions"] == once * groups
+    assert its["fsdp accumulate"]["reductions"] == spread.STEPS * spread.EVERY * groups
+
+
+@pytest.mark.parametrize("how", ["", " clip"])
+def test_accumulation_has_the_bits_of_no_sync(found: Found, how: str) -> None:
+    its = found.ranks[0]
+    assert _same(its[f"ddp accumulate{how}"]["parameters"], its[f"by hand{how}"]["parameters"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "whole", "within"),
+    [
+        ("ddp accumulate ahead", "whole accumulate ahead", 1e-6),
+        ("ddp accumulate fp16", "whole accumulate", 1e-3),
+        ("fsdp accumulate whole", "whole accumulate", 1e-6),
+        ("fsdp accumulate whole fp16", "whole accumulate", 1e-3),
+        ("fsdp accumulate whole rest", "whole accumulate rest", 1e-6),
+    ],
+)
+def test_what_was_not_reduced_is_before_the_step(found: Found, ours: str, whole: str, within: float) -> None:
+    assert _apart(found.ranks[0][ours]["parameters"], found.ranks[0][whole]["parameters"]) <= within
+
+
+def test_what_was_clipped_by_each_rank_alone_is_told(found: Found) -> None:
+    assert all("a multiple of accumulate" in its["clipped rest"]["warned"][0] for its in found.ranks)
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize(("before", "after"), [("ddp", "ddp"), ("ddp", "fsdp"), ("fsdp", "ddp"), ("alone", "ddp"), ("alone", "fsdp")])
+def test_a_run_goes_on_from_a_checkpoint_of_another_kind(found: Found, before: str, after: str) -> None:
+    ranks = 1 if before == "alone" else len(found.ranks)
+    mine = found.ranks[0][f"{before}-{ranks} -> {after}"]
+    end = found.end if before == "alone" else found.ranks[0][f"{before} saved"]["parameters"]
+    if before != "alone":
+        assert _same(mine["at"], found.ranks[0][f"{before} saved"]["at"])
+    if before == after:
+        assert _same(mine["parameters"], end)
+    assert _apart(mine["parameters"], end) <= 1e-3
+    assert (mine["extra"], mine["scale"]) == ({"epoch": 1}, 512.0)
+
+
+@STRATEGIES
+def test_one_process_goes_on_from_a_checkpoint_of_several(found: Found, strategy: str) -> None:
+    path = Path(found.ranks[0][f"{strategy} saved"]["path"])
+    mine = spread.resumed("auto", path)
+    assert _same(mine["at"], found.ranks[0][f"{strategy} saved"]["at"])
+    assert _apart(mine["parameters"], found.ranks[0][f"{strategy} saved"]["parameters"]) <= 1e-3
+    assert not [each for each in path.parent.iterdir() if each.suffix in (".writing", ".former")]
+
+
+def test_plain_pytorch_reads_it(found: Found, tmp_path: Path) -> None:
+    file = tmp_path / "plain.pt"
+    dcp_to_torch_save(found.ranks[0]["fsdp saved"]["path"], file)
+    module = spread.model(7)
+    module.load_state_dict(torch.load(file)["model"])
+    assert _same(whole_parameters(module), found.ranks[0]["fsdp saved"]["at"])
+
+
+def test_micro_batches_that_wait_are_not_saved(found: Found) -> None:
+    assert "micro-batches that wait" in found.ranks[0]["in an accumulating block"]["error"]
+
+
+# -------------------------------------------------------------------------------------------------------------- loaders
+
+
+def test_the_parts_of_a_step_are_those_of_one_process(found: Found) -> None:
+    ranks = len(found.ranks)
+    orders = [its["orders"] for its in found.ranks]
+    plain = [list(range(21))[at : at + 4] for at in range(0, 21, 4)]
+    in_all = [sum(parts, []) for parts in zip(*(each["in_all"] for each in orders), strict=True)]
+    # The last batch has one sample: the others have it too, and it counts for nothing there.
+    assert in_all == [*plain[:-1], [20] * ranks]
+    per_rank = [sum(parts, []) for parts in zip(*(each["per_rank"] for each in orders), strict=True)]
+    assert sum(per_rank, []) == list(range(21))
+    assert all(len(step) == 4 * ranks for step in per_rank[:-1])
+    assert sum((sum(parts, []) for parts in zip(*(each["drops"] for each in orders), strict=True)), []) == list(
+        range(21 // (4 * ranks) * 4 * ranks)
+    )
+    assert [each["workers"] for each in orders] == [each["per_rank"] for each in orders]
+
+
+def test_epochs_have_orders_of_their_own_which_all_ranks_share(found: Found) -> None:
+    for epoch in (0, 1):
+        drawn = sum((its["orders"]["epochs"][epoch] for its in found.ranks), [])
+        assert sorted(drawn) == list(range(21))
+    first = found.ranks[0]["orders"]
+    assert first["epochs"][0] != first["epochs"][1]
+    assert first["again"] == first["epochs"][0]
+    assert first["lengths"] == [-(-6 // len(found.ranks)), -(-6 // len(found.ranks)), 6]
+
+
+def test_what_is_refused_says_what_to_write(found: Found) -> None:
+    errors = found.ranks[0]["errors"]
+    assert "the plain model, once" in errors["twice"]
+    assert "units= is for strategy='fsdp'" in errors["units"]
+    assert "as for one process" in errors["sharded"]
+    assert "is not there" in errors["missing"]

@@ -1,0 +1,224 @@
+"""Checkpoints of models on any number of ranks, by torch.distributed.checkpoint: written whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from torchturbo.errors import CheckpointError, DeterminismWarning
+from torchturbo.regions._skipping import at_once
+
+if TYPE_CHECKING:
+    from torchturbo._active import Active
+
+_Optimizers = Optimizer | Sequence[Optimizer] | None
+_WHOLE = ".metadata"
+"""What torch.distributed.checkpoint writes last."""
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    optimizer: _Optimizers = None,
+    *,
+    active: Active | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Saves a model and its optimizers, each rank what it holds; all ranks have to call it.
+
+    The folder is written under another name and renamed once all ranks are done: one who is killed meanwhile leaves the
+    former checkpoint as it was. Names of parameters are those of the plain model, without ``module.``, so it is
+    loaded on any number of ranks, and ``torch.distributed.checkpoint.format_utils.dcp_to_torch_save(path, file)`` makes
+    a file of it that ``model.load_state_dict(torch.load(file)["model"])`` reads in plain PyTorch.
+
+    Args:
+        path: the folder; what is there is replaced.
+        model: the model, as `distribute` or anybody else has made it.
+        optimizer: the optimizer, or all of them in a list; None for none.
+        active: a block, whose ``state_dict()`` is saved for each rank.
+        extra: more to keep, as step and epoch: what ``torch.load(weights_only=True)`` reads. That of the first rank is kept.
+
+    Returns:
+        The folder.
+
+    Raises:
+        AccumulationError: micro-batches wait for a step in the block; nothing has been written.
+        RuntimeError: the block is not open in this thread.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    target = Path(path).absolute()
+    rank, alone = _rank()
+    blocks = None if active is None else active.state_dict()
+    writing = target.with_name(f"{target.name}.writing")
+    if rank == 0:
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir(parents=True)
+    _all_here(alone)
+    with _alone_on_purpose():
+        dcp.save(_state(model, optimizer), checkpoint_id=writing, no_dist=alone)
+    if blocks is not None:
+        _written(blocks, writing / f"block-{rank}.pt")
+    if rank == 0:
+        _written(
+            {"extra": dict(extra or {}), "ranks": 1 if alone else dist.get_world_size()}, writing / "torchturbo.pt"
+        )
+    _all_here(alone)
+    if rank == 0:
+        former = _former(target)
+        if target.exists():
+            shutil.rmtree(former, ignore_errors=True)
+            target.rename(former)
+        writing.rename(target)
+        shutil.rmtree(former, ignore_errors=True)
+    _all_here(alone)
+    return target
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    optimizer: _Optimizers = None,
+    *,
+    active: Active | None = None,
+) -> dict[str, Any]:
+    """Loads what `save_checkpoint` has saved, on whatever number of ranks; all ranks have to call it.
+
+    Args:
+        path: the folder.
+        model: the model, plain, or as `distribute` or anybody else has made it.
+        optimizer: the optimizer, or all of them in the same order; None for none.
+        active: a block, which goes on from its state. On another number of ranks the scale of fp16 goes on, and
+            random numbers and loaders do not, which a `DeterminismWarning` tells.
+
+    Returns:
+        What was saved as ``extra``.
+
+    Raises:
+        CheckpointError: there is none, it is not whole, or it has no state of a block.
+        ValueError: the block has other options than the one that was saved.
+    """
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import set_state_dict
+
+    target = _found(Path(path).absolute())
+    rank, alone = _rank()
+    # Read first, so that nothing has been changed where it is not there.
+    kept = torch.load(target / "torchturbo.pt", weights_only=True)
+    block = _block(target, rank, active, kept["ranks"])
+    state = _state(model, optimizer)
+    with _alone_on_purpose():
+        dcp.load(state, checkpoint_id=target, no_dist=alone)
+    at_once(
+        _list(optimizer),
+        lambda: set_state_dict(
+            model,
+            _list(optimizer),
+            model_state_dict=state["model"],
+            optim_state_dict=state.get("optimizer", {}),
+        ),
+    )
+    if active is not None:
+        _resumed(active, block, kept["ranks"], 1 if alone else dist.get_world_size())
+    extra: dict[str, Any] = kept["extra"]
+    return extra
+
+
+def _rank() -> tuple[int, bool]:
+    """This rank, and whether it is alone."""
+    alone = not (dist.is_available() and dist.is_initialized())
+    return (0 if alone else dist.get_rank()), alone
+
+
+def _all_here(alone: bool) -> None:
+    if not alone:
+        dist.barrier()
+
+
+@contextmanager
+def _alone_on_purpose() -> Iterator[None]:
+    """A block in which torch does not warn that one process alone saves, which it does though it is told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield
+
+
+def _list(optimizer: _Optimizers) -> list[Optimizer]:
+    if optimizer is None:
+        return []
+    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+
+
+def _state(model: nn.Module, optimizer: _Optimizers) -> dict[str, Any]:
+    """The state of a model and its optimizers by the names of the plain model; of sharded ones the shards."""
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    optimizers = _list(optimizer)
+    # An optimizer that has not stepped yet is made to step once, at a rate of 0, which no block may keep from it.
+    of_model, of_optimizers = at_once(optimizers, lambda: get_state_dict(model, optimizers))
+    return {"model": of_model, **({"optimizer": of_optimizers} if optimizers else {})}
+
+
+def _written(state: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _former(target: Path) -> Path:
+    return target.with_name(f"{target.name}.former")
+
+
+def _found(target: Path) -> Path:
+    # A rank that is killed between the two renames leaves the former one whole, under this name.
+    for each in (target, _former(target)):
+        if (each / _WHOLE).exists() and (each / "torchturbo.pt").exists():
+            return each
+    if (target / _WHOLE).exists():
+        raise CheckpointError(
+            f"{target} is a checkpoint that torchturbo.save_checkpoint has not written: load it by "
+            "torch.distributed.checkpoint.load"
+        )
+    what = "is not whole" if target.exists() else "is not there"
+    raise CheckpointError(
+        f"the checkpoint {target} {what}: give the folder that torchturbo.save_checkpoint has returned"
+    )
+
+
+def _block(target: Path, rank: int, active: Active | None, ranks: int) -> dict[str, Any] | None:
+    if active is None:
+        return None
+    path = target / f"block-{rank if rank < ranks else 0}.pt"
+    if not path.exists():
+        raise CheckpointError(
+            f"{target} has no state of a block: save it with save_checkpoint(..., active=active), or load without active="
+        )
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def _resumed(active: Active, block: dict[str, Any] | None, before: int, now: int) -> None:
+    block = block or {}
+    if before == now:
+        active.load_state_dict(block)
+        return
+    if active.scaler is not None and "scaler" in block:
+        active.scaler.load_state_dict(block["scaler"])
+    if "seed" in block:
+        warnings.warn(
+            f"the checkpoint is of {before} ranks, and there are {now}: random numbers and data loaders of the block "
+            "begin anew, since those of each rank are its own; weights, optimizers and the scale of fp16 go on",
+            DeterminismWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,229 @@
+"""`shard`: each rank's part of a data loader. No sample is lost, and none counts twice."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+
+from torchturbo._distribute.group import joined
+from torchturbo._distribute.weights import weigh
+from torchturbo.errors import TargetError
+
+BatchSize = Literal["per_rank", "in_all"]
+T = TypeVar("T", bound=DataLoader[Any])
+
+
+def part(samples: Sequence[Any], rank: int, ranks: int) -> tuple[list[Any], float]:
+    """A rank's part of the samples of a step, and what it counts for in a mean over ranks.
+
+    Args:
+        samples: all of them, at least one.
+        rank: which part.
+        ranks: how many parts.
+    """
+    size, more = divmod(len(samples), ranks)
+    begin = rank * size + min(rank, more)
+    mine = list(samples[begin : begin + size + (rank < more)])
+    # Who has none takes part all the same, with one that counts for nothing.
+    return mine or [samples[0]], len(mine) * ranks / len(samples)
+
+
+class _Parts(Sampler[list[Any]]):
+    """Of the batches of another sampler this rank's.
+
+    Args:
+        batches: the batches of one process.
+        rank: which part.
+        ranks: how many parts.
+        together: the batches that make one step.
+        drops: whether steps that are not whole are left out.
+
+    Attributes:
+        counts: what the parts that have been given count for, oldest first.
+    """
+
+    def __init__(self, batches: BatchSampler, rank: int, ranks: int, together: int, drops: bool) -> None:
+        self.batches, self.rank, self.ranks, self.together, self.drops = batches, rank, ranks, together, drops
+        self.counts: deque[float] = deque()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        counts = self.counts = deque()
+        samples: list[Any] = []
+        held = 0
+        for batch in self.batches:
+            samples += batch
+            held += 1
+            if held == self.together:
+                mine, count = part(samples, self.rank, self.ranks)
+                counts.append(count)
+                yield mine
+                samples, held = [], 0
+        if samples and not self.drops:
+            mine, count = part(samples, self.rank, self.ranks)
+            counts.append(count)
+            yield mine
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.batches), self.together)
+        return whole + bool(rest and not self.drops)
+
+
+class Sharded(DataLoader[Any]):
+    """A rank's part of a data loader; made by `shard`.
+
+    Args:
+        loader: the data loader of one process.
+        rank: which part.
+        ranks: how many parts.
+        batch_size: what its batch size is of: ``"per_rank"`` or ``"in_all"``.
+        seed: where the order comes from, if the loader has no generator; the same on all ranks.
+
+    Attributes:
+        epoch: the next iteration's number; each iteration counts it on.
+    """
+
+    def __init__(self, loader: DataLoader[Any], rank: int, ranks: int, batch_size: BatchSize, seed: int) -> None:
+        self.epoch = 0
+        self._seed = seed
+        self._shared = loader.generator if loader.generator is _generator(loader) else None
+        batches, self._draws, self._turned = _in_one_order(loader)
+        together = ranks if batch_size == "per_rank" else 1
+        self._parts = _Parts(batches, rank, ranks, together, bool(getattr(batches, "drop_last", False)))
+        workers: dict[str, Any] = {}
+        if loader.num_workers:
+            workers = {
+                "prefetch_factor": loader.prefetch_factor,
+                "persistent_workers": loader.persistent_workers,
+                "multiprocessing_context": loader.multiprocessing_context,
+                "timeout": loader.timeout,
+            }
+        if not getattr(loader, "in_order", True):
+            raise TargetError("shard takes loaders that keep their order: in_order=False would part counts and batches")
+        super().__init__(
+            loader.dataset,
+            batch_sampler=self._parts,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            worker_init_fn=loader.worker_init_fn,
+            **workers,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Has the next iteration be that of an epoch, for a run that goes on.
+
+        Args:
+            epoch: its number, from 0.
+        """
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if self._draws is not None:
+            # Far apart, so that epochs of one seed are not those of its neighbours.
+            self._draws.manual_seed((self._seed + 0x9E3779B97F4A7C15 * self.epoch) % 2**63)
+        for each in self._turned:
+            each.set_epoch(self.epoch)
+        self.epoch += 1
+        if self._shared is not None:
+            # One process draws its workers' seed of it before each order; here workers have the seeds of their rank.
+            torch.empty((), dtype=torch.int64).random_(generator=self._shared)
+        counts: deque[float] | None = None
+        try:
+            for batch in super().__iter__():
+                # Another one for each iteration, which is there once a batch is.
+                counts = self._parts.counts if counts is None else counts
+                weigh(counts.popleft())
+                yield batch
+        finally:
+            weigh(1.0)
+
+
+def shard(loader: T, *, batch_size: BatchSize = "per_rank") -> T:
+    """This rank's part of a data loader; in one process the loader as it is.
+
+    All ranks go through one order, in equally many steps. Where the samples of a step do not divide (the last one of
+    an epoch), parts differ by one sample at most, and models of `distribute` weigh the gradients so that their mean is
+    that of one process with all of them. An epoch has an order of its own without `set_epoch`.
+
+    Args:
+        loader: a `torch.utils.data.DataLoader` with a dataset of known length, made as for one process.
+        batch_size: what the loader's batch size is of. ``"per_rank"``: each rank gets batches of that size, and a step
+            is of as many times more samples as there are ranks. ``"in_all"``: all ranks together get the batches
+            that one process would get, with the same samples in each.
+
+    Raises:
+        TargetError: it is no `DataLoader`, or one whose order or parts nobody can know; the message says what to write.
+
+    >>> import torch
+    >>> loader = DataLoader(torch.arange(10), batch_size=4)
+    >>> shard(loader) is loader  # in one process
+    True
+    """
+    if batch_size not in ("per_rank", "in_all"):
+        raise TargetError(f"batch_size is 'per_rank' or 'in_all', and not {batch_size!r}")
+    _refuse(loader)
+    ranks = joined(None, None)
+    if ranks is None:
+        return loader
+    found: list[Any] = [None, None]
+    if ranks.rank == 0:
+        generator = _generator(loader)
+        found = [int(torch.empty((), dtype=torch.int64).random_().item()) if generator is None else 0]
+        found.append(None if generator is None else generator.get_state())
+    dist.broadcast_object_list(found, src=0)
+    if (generator := _generator(loader)) is not None:
+        generator.set_state(found[1])
+    return Sharded(loader, ranks.rank, ranks.ranks, batch_size, found[0])  # type: ignore[return-value]
+
+
+def _generator(loader: Any) -> torch.Generator | None:
+    found = getattr(loader.sampler, "generator", None)
+    return found if isinstance(found, torch.Generator) else None
+
+
+def _in_one_order(loader: DataLoader[Any]) -> tuple[Any, torch.Generator | None, list[Any]]:
+    """The batches of a loader, a generator to be seeded for each epoch, and samplers that are told its number."""
+    batches: Any = loader.batch_sampler
+    turned = [each for each in (loader.sampler, batches) if hasattr(each, "set_epoch")]
+    if _generator(loader) is not None or not hasattr(loader.sampler, "generator"):
+        return batches, None, turned
+    draws = torch.Generator()
+    sampler = copy.copy(loader.sampler)
+    sampler.generator = draws
+    batches = copy.copy(batches)
+    batches.sampler = sampler
+    return batches, draws, turned
+
+
+def _refuse(loader: Any) -> None:
+    if not isinstance(loader, DataLoader):
+        raise TargetError(f"shard takes a torch.utils.data.DataLoader, and this is a {type(loader).__name__}")
+    if isinstance(loader, Sharded) or isinstance(loader.sampler, DistributedSampler):
+        raise TargetError(
+            "this loader is one rank's part already: give shard() the one that is made as for one process"
+        )
+    if isinstance(loader.dataset, IterableDataset):
+        raise TargetError(
+            "an IterableDataset is not sharded, since nobody knows what it gives: have its __iter__ give this rank's "
+            "items, itertools.islice(items, rank * workers + worker, None, ranks * workers) with the rank of "
+            "torch.distributed.get_rank() and the worker of torch.utils.data.get_worker_info()"
+        )
+    if loader.batch_sampler is None:
+        raise TargetError("shard takes loaders that make batches: give the DataLoader a batch_size, or a batch_sampler")
+    orders = (loader.sampler, loader.batch_sampler)
+    known = type(loader.batch_sampler) is BatchSampler and (
+        isinstance(loader.sampler, SequentialSampler | RandomSampler) or hasattr(loader.sampler, "generator")
+    )
+    if not known and not any(hasattr(each, "set_epoch") for each in orders):
+        raise TargetError(
+            f"{type(loader.sampler).__name__} may give each rank another order, and so lose samples: give it a "
+            "`generator` that it draws by, or a method `set_epoch(number)` that its order follows from"
+        )

@@ -1,0 +1,75 @@
+"""What a rank's part of a batch counts for in the mean over ranks, where the parts are not of one size.
+
+Gradients are averaged over ranks, each of which has averaged over its samples. Where one has fewer, its mean counts for
+less: its gradients are multiplied by the samples that it has over those that it would have had, where they enter the
+model in backward. So the average is that of one process with all samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from torchturbo._dynamo import untraced
+from torchturbo.errors import DistributedError
+
+ON_RANKS: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
+"""The models that `distribute` has put on ranks."""
+_handles: list[Any] = []
+
+
+def weigh(weight: float) -> None:
+    """Has the next forwards of all distributed models count so much; 1 for as they are.
+
+    Nothing is on the models where it is 1, which all batches of an epoch are but the last.
+
+    Args:
+        weight: of this rank's part.
+    """
+    while _handles:
+        _handles.pop().remove()
+    if weight == 1.0:
+        return
+
+    @untraced
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        return weighted(output, weight)
+
+    _handles.extend(model.register_forward_hook(hook) for model in list(ON_RANKS))
+
+
+def weighted(output: Any, weight: float) -> Any:
+    """What a model has returned, with gradients multiplied on the way back.
+
+    Args:
+        output: tensors, in what torch's pytrees know.
+        weight: the factor.
+
+    Raises:
+        DistributedError: no tensor is found in it that a gradient would come back by.
+    """
+    if not torch.is_grad_enabled():
+        return output
+    found = 0
+
+    def once(tensor: Tensor) -> Tensor:
+        nonlocal found
+        if not tensor.requires_grad:
+            return tensor
+        found += 1
+        seen = tensor.view_as(tensor)
+        seen.register_hook(lambda grad: grad * weight)
+        return seen
+
+    result = tree_map_only(Tensor, once, output)
+    if not found:
+        raise DistributedError(
+            f"this batch is uneven between the ranks, and what the model returns ({type(output).__name__}) shows no "
+            "tensor whose gradient could be weighed: return tensors, tuples, lists or dictionaries; or make the batches "
+            "even with drop_last=True in the DataLoader"
+        )
+    return result

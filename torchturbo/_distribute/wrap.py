@@ -1,0 +1,107 @@
+"""A model on several ranks: `DistributedDataParallel` around it, or `fully_shard` in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
+
+from torchturbo._distribute.choice import Strategy
+from torchturbo._distribute.group import Ranks
+from torchturbo._distribute.units import units_of
+from torchturbo.regions._reducing import WHOLE_SUMS
+
+
+def in_ddp(model: nn.Module, ranks: Ranks, gradient_dtype: torch.dtype | None, more: dict[str, Any]) -> nn.Module:
+    """The model on this rank's device, with its gradients averaged over all.
+
+    Args:
+        model: the model.
+        ranks: the processes.
+        gradient_dtype: what gradients are sent in; None for what they are.
+        more: arguments of `DistributedDataParallel`.
+    """
+    ids = [ranks.device.index] if ranks.device.type == "cuda" else None
+    made = DistributedDataParallel(model.to(ranks.device), device_ids=ids, **more)
+    if gradient_dtype is torch.bfloat16:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+        # By another name, since torch lets only NCCL have it by its own; gloo sends bfloat16 just as well.
+        sent: Any = lambda group, bucket: bf16_compress_hook(group, bucket)  # noqa: E731, PLW0108
+        made.register_comm_hook(None, sent)
+    return made
+
+
+def in_fsdp(
+    model: nn.Module,
+    ranks: Ranks,
+    gradient_dtype: torch.dtype | None,
+    mixed_precision: torch.dtype | None,
+    units: Sequence[type[nn.Module] | str] | None,
+    whole_sums: bool,
+    more: dict[str, Any],
+) -> int:
+    """Shards a model in place; returns how many units it is sharded by.
+
+    Args:
+        model: the model.
+        ranks: the processes.
+        gradient_dtype: what gradients are reduced in; None for what they are.
+        mixed_precision: what forward and backward compute in; None for what the weights are in.
+        units: classes of what is sharded one by one, or None.
+        whole_sums: whether sums over micro-batches are kept whole, and reduced once.
+        more: arguments of `fully_shard`.
+    """
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+    same_weights(model, ranks)
+    # Reduced in float32 where it is not said otherwise: a sum over many ranks in half precision loses bits.
+    reduced = gradient_dtype or (None if mixed_precision is None else torch.float32)
+    policy = MixedPrecisionPolicy(param_dtype=mixed_precision, reduce_dtype=reduced)
+    if "mesh" not in more:
+        more = {**more, "mesh": init_device_mesh(ranks.device.type, (ranks.ranks,))}
+    found = units_of(model, units)
+    for unit in found:
+        fully_shard(unit, mp_policy=policy, **more)
+    sharded: Any = fully_shard(model, mp_policy=policy, **more)
+    for module in sharded.modules():
+        if isinstance(module, FSDPModule) and ranks.device.type == "cpu":
+            # gloo takes AVG for SUM in torch 2.8, without a word.
+            module.set_force_sum_reduction_for_comms(True)
+    if whole_sums:
+        WHOLE_SUMS[sharded] = None
+    return len(found)
+
+
+@torch.no_grad()
+def same_weights(model: nn.Module, ranks: Ranks) -> None:
+    """Gives all ranks the weights and buffers of the first, as `DistributedDataParallel` does by itself.
+
+    Args:
+        model: the model.
+        ranks: the processes.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "meta":
+            continue
+        sent = tensor.detach().to(ranks.device).contiguous()
+        dist.broadcast(sent, src=0)
+        tensor.detach().copy_(sent)
+
+
+def agreed(ranks: Ranks, found: tuple[Strategy, str]) -> tuple[Strategy, str]:
+    """What all ranks do: the first that has no room for the whole decides for all.
+
+    Args:
+        ranks: the processes.
+        found: the strategy of this one, and why.
+    """
+    all_found: list[Any] = [None] * ranks.ranks
+    dist.all_gather_object(all_found, found)
+    first: tuple[Strategy, str] = next((each for each in all_found if each[0] == "fsdp"), all_found[0])
+    return first
