@@ -143,7 +143,10 @@ EVERY = 4
 
 def batches_of(rank: int, ranks: int, *, count: int = STEPS * EVERY) -> list[tuple[Tensor, Tensor]]:
     x, y = data(count * BATCH).tensors
-    return [(x[at * BATCH + rank : (at + 1) * BATCH : ranks], y[at * BATCH + rank : (at + 1) * BATCH : ranks]) for at in range(count)]
+    return [
+        (x[at * BATCH + rank : (at + 1) * BATCH : ranks], y[at * BATCH + rank : (at + 1) * BATCH : ranks])
+        for at in range(count)
+    ]
 
 
 def accumulated(
@@ -158,7 +161,9 @@ def accumulated(
 ) -> Result:
     """A loop that steps after each micro-batch, and reduces as often as is counted."""
     module = model() if whole else distribute(model(), strategy, **arguments)
-    batches: Any = batches_of(0, 1, count=count) if whole else batches_of(dist.get_rank(), dist.get_world_size(), count=count)
+    batches: Any = (
+        batches_of(0, 1, count=count) if whole else batches_of(dist.get_rank(), dist.get_world_size(), count=count)
+    )
     with counted() as reductions:
         if not whole and strategy == "ddp":
             counts_of(module, reductions)

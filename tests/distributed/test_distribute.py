@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from tests.distributed import spread
@@ -66,6 +67,10 @@ def _apart(one: list[Tensor], other: list[Tensor]) -> float:
     return max(float((mine - its).abs().max()) for mine, its in zip(one, other, strict=True))
 
 
+def _flat(lists: Iterable[list[int]]) -> list[int]:
+    return [each for its in lists for each in its]
+
+
 def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(mine, its) for mine, its in zip(one, other, strict=True))
 
@@ -77,7 +82,9 @@ def test_all_ranks_end_with_the_same(found: Found) -> None:
     first, *others = found.ranks
     # Of those that run on one rank alone, losses of one of them overflow.
     cases = [case for case in first if "parameters" in first[case] and not case.startswith("whole")]
-    assert [case for case in cases for its in others if not _same(first[case]["parameters"], its[case]["parameters"])] == []
+    assert [
+        case for case in cases for its in others if not _same(first[case]["parameters"], its[case]["parameters"])
+    ] == []
 
 
 STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -184,7 +191,9 @@ def test_what_was_clipped_by_each_rank_alone_is_told(found: Found) -> None:
 # ---------------------------------------------------------------------------------------------------------- checkpoints
 
 
-@pytest.mark.parametrize(("before", "after"), [("ddp", "ddp"), ("ddp", "fsdp"), ("fsdp", "ddp"), ("alone", "ddp"), ("alone", "fsdp")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("ddp", "ddp"), ("ddp", "fsdp"), ("fsdp", "ddp"), ("alone", "ddp"), ("alone", "fsdp")]
+)
 def test_a_run_goes_on_from_a_checkpoint_of_another_kind(found: Found, before: str, after: str) -> None:
     ranks = 1 if before == "alone" else len(found.ranks)
     mine = found.ranks[0][f"{before}-{ranks} -> {after}"]
@@ -225,21 +234,20 @@ def test_the_parts_of_a_step_are_those_of_one_process(found: Found) -> None:
     ranks = len(found.ranks)
     orders = [its["orders"] for its in found.ranks]
     plain = [list(range(21))[at : at + 4] for at in range(0, 21, 4)]
-    in_all = [sum(parts, []) for parts in zip(*(each["in_all"] for each in orders), strict=True)]
+    in_all = [_flat(parts) for parts in zip(*(each["in_all"] for each in orders), strict=True)]
     # The last batch has one sample: the others have it too, and it counts for nothing there.
     assert in_all == [*plain[:-1], [20] * ranks]
-    per_rank = [sum(parts, []) for parts in zip(*(each["per_rank"] for each in orders), strict=True)]
-    assert sum(per_rank, []) == list(range(21))
+    per_rank = [_flat(parts) for parts in zip(*(each["per_rank"] for each in orders), strict=True)]
+    assert _flat(per_rank) == list(range(21))
     assert all(len(step) == 4 * ranks for step in per_rank[:-1])
-    assert sum((sum(parts, []) for parts in zip(*(each["drops"] for each in orders), strict=True)), []) == list(
-        range(21 // (4 * ranks) * 4 * ranks)
-    )
+    drops = _flat(_flat(parts) for parts in zip(*(each["drops"] for each in orders), strict=True))
+    assert drops == list(range(21 // (4 * ranks) * 4 * ranks))
     assert [each["workers"] for each in orders] == [each["per_rank"] for each in orders]
 
 
 def test_epochs_have_orders_of_their_own_which_all_ranks_share(found: Found) -> None:
     for epoch in (0, 1):
-        drawn = sum((its["orders"]["epochs"][epoch] for its in found.ranks), [])
+        drawn = _flat(its["orders"]["epochs"][epoch] for its in found.ranks)
         assert sorted(drawn) == list(range(21))
     first = found.ranks[0]["orders"]
     assert first["epochs"][0] != first["epochs"][1]

@@ -24,7 +24,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 def test_the_others_say_who_is_gone_and_the_checkpoint_before_goes_on(tmp_path: Path) -> None:
     # torchrun would end the others itself, maybe before they have said why.
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--monitor-interval=3"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--monitor-interval=3",
+    ]
     done = subprocess.run(
         [*torchrun, "-m", "tests.distributed.killed", str(tmp_path)],
         cwd=ROOT,
@@ -57,7 +64,7 @@ def test_the_others_say_who_is_gone_and_the_checkpoint_before_goes_on(tmp_path: 
         assert float((mine - its).abs().max()) <= 1e-3
 
 
-# ---------------------------------------------------------------------------------------------------------- in one process
+# ----------------------------------------------------------------------------------------------------- in one process
 
 
 def test_who_is_gone_is_named() -> None:
@@ -65,11 +72,14 @@ def test_who_is_gone_is_named() -> None:
     ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
     ended.wait()
     note = gone.told(((host, os.getpid(), 0), (host, ended.pid, 1)))
-    assert note is not None and f"rank 1 (process {ended.pid}) on {host} is gone" in note
+    assert note is not None
+    assert f"rank 1 (process {ended.pid}) on {host} is gone" in note
     note = gone.told(((host, os.getpid(), 0), (host, ended.pid, 1), (host, ended.pid, 2)))
-    assert note is not None and f"and rank 2 (process {ended.pid}) on {host} are gone: they were killed" in note
+    assert note is not None
+    assert f"and rank 2 (process {ended.pid}) on {host} are gone: they were killed" in note
     note = gone.told(((host, os.getpid(), 0), ("elsewhere", 1, 1)))
-    assert note is not None and "or one on another machine is gone" in note
+    assert note is not None
+    assert "or one on another machine is gone" in note
     assert gone.told(()) is None
 
 
@@ -87,7 +97,8 @@ def test_what_ends_a_process_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gone._Known, "failed", False)
     error = RuntimeError("Connection reset by peer")
     gone._said(RuntimeError, error, None)
-    assert said == [error] and gone.has_failed()
+    assert said == [error]
+    assert gone.has_failed()
     assert "one hangs, or does another step" in error.__notes__[0]
 
 

@@ -1,4 +1,4 @@
-"""`distribute`: a model on the processes that torchrun has started, by torch's own means; and in one process as it is."""
+"""`distribute`: a model on the processes that torchrun has started, by torch's own means; else as it is."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def save_checkpoint(
         model: the model, as `distribute` or anybody else has made it.
         optimizer: the optimizer, or all of them in a list; None for none.
         active: a block, whose ``state_dict()`` is saved for each rank.
-        extra: more to keep, as step and epoch: what ``torch.load(weights_only=True)`` reads. That of the first rank is kept.
+        extra: more to keep, as step and epoch: what ``torch.load(weights_only=True)`` reads; the first rank's.
 
     Returns:
         The folder.
@@ -55,7 +56,7 @@ def save_checkpoint(
         AccumulationError: micro-batches wait for a step in the block; nothing has been written.
         RuntimeError: the block is not open in this thread.
     """
-    import torch.distributed.checkpoint as dcp
+    dcp: Any = import_module("torch.distributed.checkpoint")  # which takes a while to import
 
     target = Path(path).absolute()
     rank, alone = _rank()
@@ -108,7 +109,7 @@ def load_checkpoint(
         CheckpointError: there is none, it is not whole, or it has no state of a block.
         ValueError: the block has other options than the one that was saved.
     """
-    import torch.distributed.checkpoint as dcp
+    dcp: Any = import_module("torch.distributed.checkpoint")
     from torch.distributed.checkpoint.state_dict import set_state_dict
 
     target = _found(Path(path).absolute())
@@ -202,7 +203,7 @@ def _block(target: Path, rank: int, active: Active | None, ranks: int) -> dict[s
     path = target / f"block-{rank if rank < ranks else 0}.pt"
     if not path.exists():
         raise CheckpointError(
-            f"{target} has no state of a block: save it with save_checkpoint(..., active=active), or load without active="
+            f"{target} has no state of a block: save it with save_checkpoint(..., active=active), or leave active= out"
         )
     state: dict[str, Any] = torch.load(path, weights_only=True)
     return state

@@ -92,8 +92,8 @@ def told(processes: tuple[tuple[str, int, int], ...]) -> str | None:
         elsewhere = " (or one on another machine is gone)" if len(here) < len(processes) else ""
         found = f"another rank does not answer, and all of {host} are alive{elsewhere}: one hangs, or does another step"
     return (
-        f"torchturbo: {found}. What it had to say stands in its own output; the kernel's log (dmesg) tells of memory that "
-        "ran out. Start again with torchrun and torchturbo.load_checkpoint(...), with any number of ranks"
+        f"torchturbo: {found}. What it had to say stands in its own output; the kernel's log (dmesg) tells of memory "
+        "that ran out. Start again with torchrun and torchturbo.load_checkpoint(...), with any number of ranks"
     )
 
 

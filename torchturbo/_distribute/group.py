@@ -97,7 +97,7 @@ def _leave() -> None:
 def _device(asked: torch.device | str | None) -> torch.device:
     if asked is not None:
         device = torch.device(asked)
-        if device.type == "cuda" and device.index is None:
+        if str(device) == "cuda":
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         return device
     if torch.cuda.is_available():

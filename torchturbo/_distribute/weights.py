@@ -62,14 +62,14 @@ def weighted(output: Any, weight: float) -> Any:
             return tensor
         found += 1
         seen = tensor.view_as(tensor)
-        seen.register_hook(lambda grad: grad * weight)
+        seen.register_hook(lambda grad: grad * weight)  # type: ignore[no-untyped-call]
         return seen
 
     result = tree_map_only(Tensor, once, output)
     if not found:
         raise DistributedError(
             f"this batch is uneven between the ranks, and what the model returns ({type(output).__name__}) shows no "
-            "tensor whose gradient could be weighed: return tensors, tuples, lists or dictionaries; or make the batches "
-            "even with drop_last=True in the DataLoader"
+            "tensor whose gradient could be weighed: return tensors, tuples, lists or dictionaries; or make the "
+            "batches even with drop_last=True in the DataLoader"
         )
     return result

@@ -32,7 +32,7 @@ def in_ddp(model: nn.Module, ranks: Ranks, gradient_dtype: torch.dtype | None, m
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
         # By another name, since torch lets only NCCL have it by its own; gloo sends bfloat16 just as well.
-        sent: Any = lambda group, bucket: bf16_compress_hook(group, bucket)  # noqa: E731, PLW0108
+        sent: Any = lambda group, bucket: bf16_compress_hook(group, bucket)  # noqa: E731
         made.register_comm_hook(None, sent)
     return made
 

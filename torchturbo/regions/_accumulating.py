@@ -268,8 +268,8 @@ class Accumulation:
     def _tell_of_what_was_changed(self, owner: Owner) -> None:
         if any(own.ready is not None and _differ(own.ready[0], own.so_far) for own in owner.sums):
             warnings.warn(
-                f"accumulate={self.every}: the last {owner.waiting} micro-batches are averaged over the ranks at the end "
-                "of the block, after the loop has changed (clipped) the gradients of each rank by itself: have the "
+                f"accumulate={self.every}: the last {owner.waiting} micro-batches are averaged over the ranks at the "
+                "end of the block, after the loop has changed (clipped) the gradients of each rank by itself: have the "
                 "number of batches be a multiple of accumulate, where all are reduced before they are clipped",
                 AccumulationWarning,
                 stacklevel=2,

@@ -1,8 +1,8 @@
 """Gradients reduced between processes once for each step, and not for each micro-batch.
 
-`DistributedDataParallel` decides in its forward whether the backward is to reduce, so that is where it is told; FSDP2 in
-backward. A micro-batch is reduced where the next step of the optimizer that has its parameters will happen, and where no
-optimizer is known yet. What is not reduced when a step comes after all is reduced then.
+`DistributedDataParallel` decides in its forward whether the backward is to reduce, so that is where it is told; FSDP2
+in backward. A micro-batch is reduced where the next step of the optimizer that has its parameters will happen, and
+where no optimizer is known yet. What is not reduced when a step comes after all is reduced then.
 """
 
 from __future__ import annotations

@@ -1,0 +1,298 @@
+"""What a step would take on 8 to 4,096 GPUs, on paper; and how far the same sums are from what was measured here.
+
+    python -m benchmarks.scaling_model                                                     # the tables of the page
+    python -m benchmarks.scaling_model benchmarks/records/2026-11-23-cpu-distributed.json  # and the check
+
+No number here was measured on a GPU. docs/scaling.md names the assumptions and where they come from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RANKS = (8, 16, 64, 256, 1024, 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way from one process to the next.
+
+    Attributes:
+        latency: seconds before the first byte.
+        bandwidth: bytes in a second, one way.
+    """
+
+    latency: float
+    bandwidth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Machines of several GPUs each, with a network between them.
+
+    Attributes:
+        beside: GPUs in a machine.
+        inside: the link between two of a machine.
+        between: the link of one GPU to another machine.
+        flops: of one GPU in a second, as the model uses them.
+        jitter: how much the time of a step varies from GPU to GPU, as a share (one standard deviation).
+    """
+
+    beside: int
+    inside: Link
+    between: Link
+    flops: float
+    jitter: float
+
+
+H100 = Cluster(
+    beside=8,
+    inside=Link(3e-6, 450e9 * 0.8),
+    between=Link(8e-6, 50e9 * 0.8),
+    flops=989e12 * 0.4,
+    jitter=0.01,
+)
+"""DGX H100: NVLink of 450 GB/s one way, a network card of 400 Gb/s for each GPU, and four fifths of both in use; 989
+TFLOPS in bf16, of which a well-made step uses 40 percent."""
+
+
+def gathered(size: float, ranks: int, link: Link) -> float:
+    """Seconds of an all-gather or a reduce-scatter around a ring.
+
+    Args:
+        size: bytes, of the whole.
+        ranks: how many.
+        link: the slowest link of the ring.
+    """
+    return 0.0 if ranks < 2 else (ranks - 1) * link.latency + (ranks - 1) / ranks * size / link.bandwidth
+
+
+def reduced(size: float, ranks: int, link: Link) -> float:
+    """Seconds of an all-reduce: around a ring, or along two trees where the way around is long.
+
+    Args:
+        size: bytes.
+        ranks: how many.
+        link: the slowest link.
+    """
+    if ranks < 2:
+        return 0.0
+    ring = 2 * gathered(size, ranks, link)
+    tree = 2 * math.log2(ranks) * link.latency + 2 * size / link.bandwidth
+    return min(ring, tree)
+
+
+def slowest(ranks: int, jitter: float) -> float:
+    """What the slowest of some ranks takes, by what one takes in the mean: the largest of so many normal numbers."""
+    return 1.0 if ranks < 2 else 1 + jitter * math.sqrt(2 * math.log(ranks))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step on paper.
+
+    Attributes:
+        computing: seconds of forward, backward and optimizer.
+        communicating: seconds of all reductions and gathers.
+        shown: seconds of these that nothing hides.
+        waiting: seconds for the slowest.
+    """
+
+    computing: float
+    communicating: float
+    shown: float
+    waiting: float
+
+    @property
+    def seconds(self) -> float:
+        """The whole step."""
+        return self.computing + self.shown + self.waiting
+
+    @property
+    def efficiency(self) -> float:
+        """The time of one GPU alone, which only computes, by this one."""
+        return self.computing / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A transformer, and what one GPU has of a batch.
+
+    Attributes:
+        name: for people.
+        parameters: how many.
+        layers: in how many parts they are gathered and reduced.
+        tokens: of one GPU in a step.
+    """
+
+    name: str
+    parameters: float
+    layers: int
+    tokens: int
+
+    def computing(self, cluster: Cluster) -> float:
+        """Seconds: six operations for each parameter and token, a third of them in forward."""
+        return 6 * self.parameters * self.tokens / cluster.flops
+
+
+def _across(cluster: Cluster, ranks: int) -> Link:
+    return cluster.inside if ranks <= cluster.beside else cluster.between
+
+
+def ddp(model: Model, cluster: Cluster, ranks: int, width: int) -> Step:
+    """A step under DistributedDataParallel: gradients are reduced in buckets while backward goes on.
+
+    Args:
+        model: the model.
+        cluster: the machines.
+        ranks: how many GPUs.
+        width: bytes that a number is sent in.
+    """
+    computing = model.computing(cluster)
+    bucket = 25 * 2**20
+    size = model.parameters * width
+    count = max(1, round(size / bucket))
+    link = _across(cluster, ranks)
+    each = reduced(size / count, ranks, link)
+    # The last bucket is full when backward ends; the others hide behind two thirds of the computing, less the first's.
+    hidden = max(0.0, (count - 1) * each - 2 / 3 * computing * (count - 1) / count)
+    return Step(computing, count * each, hidden + each, computing * (slowest(ranks, cluster.jitter) - 1))
+
+
+def fsdp(model: Model, cluster: Cluster, ranks: int, width: int, within: int | None = None) -> Step:
+    """A step under FSDP2: weights are gathered in forward and in backward, layer after layer, and gradients scattered.
+
+    Args:
+        model: the model.
+        cluster: the machines.
+        ranks: how many GPUs.
+        width: bytes that a gradient is sent in; weights are sent in 2.
+        within: the ranks that a model is sharded over, of which there are copies (HSDP); None for all.
+    """
+    computing = model.computing(cluster)
+    shards = ranks if within is None else min(within, ranks)
+    link = _across(cluster, shards)
+    weights, gradients = model.parameters * 2 / model.layers, model.parameters * width / model.layers
+    gather, scatter = gathered(weights, shards, link), gathered(gradients, shards, link)
+    # Copies reduce their shards, each with its like in the others.
+    copies = reduced(gradients / shards, ranks // shards, cluster.between)
+    forward, backward = computing / 3 / model.layers, computing * 2 / 3 / model.layers
+    shown = (
+        gather + scatter + copies
+    )  # the first layer's weights and the last one's gradients have nothing to hide behind
+    shown += (model.layers - 1) * (max(0.0, gather - forward) + max(0.0, gather + scatter + copies - backward))
+    communicating = model.layers * (2 * gather + scatter + copies)
+    return Step(computing, communicating, shown, computing * (slowest(ranks, cluster.jitter) - 1))
+
+
+SMALL = Model("1.3 billion parameters", 1.3e9, 24, 16_384)
+LARGE = Model("7 billion parameters", 7e9, 32, 8_192)
+CASES: dict[str, tuple[Model, Callable[[Model, int], Step]]] = {
+    "ddp": (SMALL, lambda model, ranks: ddp(model, H100, ranks, 4)),
+    "ddp, gradients in bf16": (SMALL, lambda model, ranks: ddp(model, H100, ranks, 2)),
+    "fsdp": (LARGE, lambda model, ranks: fsdp(model, H100, ranks, 4)),
+    "fsdp, gradients in bf16": (LARGE, lambda model, ranks: fsdp(model, H100, ranks, 2)),
+    "fsdp in a machine, copies between": (LARGE, lambda model, ranks: fsdp(model, H100, ranks, 2, within=8)),
+}
+
+
+def table() -> str:
+    """The tables of docs/scaling.md."""
+    lines = ["| efficiency (of it: shown communication, waiting) | " + " | ".join(f"{n:,}" for n in RANKS) + " |"]
+    lines.append("| --- |" + " --- |" * len(RANKS))
+    for name, (model, step) in CASES.items():
+        cells = []
+        for ranks in RANKS:
+            its = step(model, ranks)
+            cells.append(f"{its.efficiency:.0%} ({its.shown / its.seconds:.0%}, {its.waiting / its.seconds:.0%})")
+        lines.append(f"| {name}, {model.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------------------------------------------- check
+
+
+def line(taken: Mapping[str, Sequence[float]]) -> tuple[float, float]:
+    """Seconds before the first byte and for each more, by least squares over the relative errors of medians.
+
+    Args:
+        taken: seconds, by bytes.
+    """
+    # seconds = a + b * bytes; each row is divided by its seconds, so that small messages count as large ones do.
+    rows = [(1 / (s := statistics.median(its)), int(size) / s) for size, its in taken.items()]
+    aa, ab, bb = sum(a * a for a, _ in rows), sum(a * b for a, b in rows), sum(b * b for _, b in rows)
+    a1, b1 = sum(a for a, _ in rows), sum(b for _, b in rows)
+    determinant = aa * bb - ab * ab
+    return (a1 * bb - b1 * ab) / determinant, (aa * b1 - ab * a1) / determinant
+
+
+def fitted(taken: Mapping[str, Sequence[float]], ranks: int, times: int = 1) -> Link:
+    """The link that a ring of so many ranks shows.
+
+    Args:
+        taken: seconds, by bytes.
+        ranks: how many.
+        times: how often it goes around: once in a gather, twice in an all-reduce.
+    """
+    begin, each = line(taken)
+    return Link(max(begin, 1e-9) / (times * (ranks - 1)), times * (ranks - 1) / ranks / each)
+
+
+def check(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measured steps beside those on paper, whose links and computing are measured and whose sums are those above.
+
+    Nothing is hidden behind computing: on a CPU, gloo computes its sums where the model does.
+
+    Args:
+        record: of `benchmarks.distributed`.
+    """
+    found = []
+    for run in record["runs"]:
+        ranks = run["ranks"]
+        if ranks < 2:
+            continue
+        alone, size, median = run["seconds alone, by bytes"], run["bytes of gradients"], run["median"]
+        units = run["units of fsdp"]
+        links = {name: fitted(taken, ranks, 2 if name == "all-reduce" else 1) for name, taken in alone.items()}
+        gather = units * gathered(size / units, ranks, links["all-gather"])
+        scatter = units * gathered(size / units, ranks, links["reduce-scatter"])
+        on_paper = {
+            "ddp": median["not reduced"] + reduced(size, ranks, links["all-reduce"]),
+            "fsdp": median["fsdp of one"] + 2 * gather + scatter,
+        }
+        found += [
+            {
+                "ranks": ranks,
+                "strategy": name,
+                "measured": median[name],
+                "on paper": seconds,
+                "error": seconds / median[name] - 1,
+                "link": links["all-reduce"],
+            }
+            for name, seconds in on_paper.items()
+        ]
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the tables, and the check where a record is named."""
+    print(table())
+    for path in arguments:
+        print(f"\n{path}")
+        for row in check(json.loads(Path(path).read_text(encoding="utf-8"))):
+            print(
+                f"  {row['ranks']} ranks, {row['strategy']}: measured {row['measured'] * 1e3:.1f} ms, on paper "
+                f"{row['on paper'] * 1e3:.1f} ms ({row['error']:+.0%}), with {row['link'].latency * 1e6:.0f} µs and "
+                f"{row['link'].bandwidth / 1e9:.2f} GB/s"
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

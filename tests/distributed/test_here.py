@@ -1,0 +1,236 @@
+"""`distribute`, `shard` and checkpoints in one process, and with a second rank beside the test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
+
+from benchmarks import scaling_model
+from tests.distributed import spread, two
+from torchturbo import distribute, distribution_of, load_checkpoint, save_checkpoint, shard, turbo
+from torchturbo._distribute.choice import bytes_of, chosen, room_of
+from torchturbo._distribute.loader import part
+from torchturbo._distribute.units import units_of
+from torchturbo._distribute.weights import weighted
+from torchturbo.errors import AccumulationWarning, DeterminismWarning, DistributedError, TargetError
+
+ROOT = Path(__file__).parents[2]
+
+
+# ------------------------------------------------------------------------------------------------------- one process
+
+
+def test_one_process_stays_as_it_is() -> None:
+    module, loader = nn.Linear(2, 2), DataLoader(torch.arange(4), 2)
+    assert distribute(module, "fsdp", device="cpu") is module
+    assert shard(loader) is loader
+    told = distribution_of(module)
+    assert (told.strategy, told.ranks, str(told)) == ("none", 1, "none: there is one process")
+
+
+def test_what_is_no_module_or_strategy_is_refused() -> None:
+    wrong: Any = "ddd"
+    with pytest.raises(TargetError, match=r"takes a torch\.nn\.Module"):
+        distribute(wrong)
+    with pytest.raises(DistributedError, match="'auto', 'ddp' or 'fsdp'"):
+        distribute(nn.Linear(1, 1), wrong)
+    with pytest.raises(DistributedError, match="float16 would overflow"):
+        distribute(nn.Linear(1, 1), gradient_dtype=torch.float16)
+    with pytest.raises(TargetError, match="give it what it returned"):
+        distribution_of(nn.Linear(1, 1))
+
+
+def test_the_strategy_goes_by_memory() -> None:
+    assert bytes_of(nn.Linear(10, 10, bias=False)) == 4 * 400
+    assert bytes_of(nn.Linear(10, 10, bias=False).requires_grad_(False)) == 400
+    assert chosen(10, None)[0] == "ddp"
+    strategy, why = chosen(10 * 10**9, 16 * 10**9)
+    assert strategy == "fsdp"
+    assert "10 GB, 62% of the 16 GB that a rank has, more than 50%" in why
+    assert chosen(8 * 10**9, 16 * 10**9)[0] == "ddp"
+    cpu = room_of(torch.device("cpu"), 1)
+    assert cpu is None or cpu // 2 == room_of(torch.device("cpu"), 2)
+    assert room_of(torch.device("meta"), 1) is None
+
+
+def test_units_are_what_is_repeated_or_named() -> None:
+    module = spread.model()
+    assert units_of(module, None) == [module[1], module[2]]
+    assert units_of(module, [nn.Linear]) == [
+        module[0],
+        module[1].up,
+        module[1].down,
+        module[2].up,
+        module[2].down,
+        module[3],
+    ]
+    assert units_of(module, ["Block"]) == [module[1], module[2]]
+    module._no_split_modules = ["Linear"]  # type: ignore[assignment]
+    assert len(units_of(module, None)) == 6
+    module[2].up.weight = module[1].up.weight
+    assert units_of(module, ["Block"]) == []
+    towers = nn.ModuleDict({"a": nn.ModuleList([spread.Block(), spread.Block()]), "b": nn.Linear(1, 1)})
+    assert units_of(towers, None) == list(towers["a"])  # type: ignore[call-overload]
+
+
+def test_parts_differ_by_one_and_count_for_what_they_have() -> None:
+    for samples in range(1, 12):
+        for ranks in (1, 2, 3, 4):
+            parts = [part(range(samples), rank, ranks) for rank in range(ranks)]
+            counted = [mine for mine, count in parts if count]
+            assert [each for mine in counted for each in mine] == list(range(samples))
+            assert sum(count for _, count in parts) == pytest.approx(ranks)
+            assert {mine[0] for mine, count in parts if not count} <= {0}
+
+
+class _Stream(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+
+class _Chance(Sampler[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+
+class _Told(BatchSampler):
+    def set_epoch(self, number: int) -> None:
+        """As samplers do that draw by the number of an epoch."""
+
+
+def test_loaders_that_nobody_can_share_out_are_refused() -> None:
+    wrong: Any = [1, 2]
+    data = torch.arange(4)
+    refused = {
+        r"takes a torch\.utils\.data\.DataLoader": wrong,
+        r"itertools\.islice\(items, rank \* workers": DataLoader(_Stream()),
+        "give the DataLoader a batch_size": DataLoader(data, batch_size=None),
+        "a method `set_epoch": DataLoader(data, sampler=_Chance()),
+        "one rank's part already": DataLoader(data, sampler=DistributedSampler(data, 2, 0)),  # type: ignore[arg-type]
+    }
+    for message, loader in refused.items():
+        with pytest.raises(TargetError, match=message):
+            shard(loader)
+    with pytest.raises(TargetError, match="'per_rank' or 'in_all'"):
+        shard(DataLoader(data), batch_size=wrong)
+
+
+def test_gradients_are_weighed_where_they_come_back() -> None:
+    x = torch.ones(3, requires_grad=True)
+    found = weighted({"a": x * 2, "b": [torch.ones(1)]}, 0.5)
+    found["a"].sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0] * 3
+    with pytest.raises(DistributedError, match="drop_last=True"):
+        weighted(object(), 0.5)
+    with torch.no_grad():
+        assert weighted(x, 0.5) is x
+
+
+def test_a_checkpoint_of_another_number_of_ranks_keeps_the_scale(tmp_path: Path) -> None:
+    module = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    with turbo("exact", autocast="fp16", seed=1, init_scale=8.0) as active:
+        path = save_checkpoint(tmp_path / "checkpoint", module, [optimizer], active=active)
+        kept = torch.load(path / "torchturbo.pt")
+        torch.save(kept | {"ranks": 3}, path / "torchturbo.pt")
+    with turbo("exact", autocast="fp16", seed=1) as active:
+        with pytest.warns(DeterminismWarning, match="of 3 ranks, and there are 1"):
+            assert load_checkpoint(path, module, [optimizer], active=active) == {}
+        assert active.scaler is not None
+        assert active.scaler.get_scale() == 8.0
+
+
+# -------------------------------------------------------------------------------------------------------- two ranks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_two_ranks_end_where_one_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reference = spread.whole(spread.FP32)["parameters"]
+    rest = spread.accumulated("none", spread.FP32, whole=True, count=6)["parameters"]
+    with two.ranks(monkeypatch) as rank:
+        first = distribute(spread.model(rank), "auto", timeout=60)
+        told = distribution_of(first)
+        assert (told.rank, told.ranks, told.started, told.strategy) == (rank, 2, True, "ddp")
+        assert "started here" in str(told)
+        for strategy, arguments in {"ddp": {}, "fsdp": {"units": ["Block"]}}.items():
+            found = spread.spread(strategy, spread.FP32, arguments)["parameters"]
+            assert max(float((a - b).abs().max()) for a, b in zip(found, reference, strict=True)) <= 1e-6
+            sums = {"whole_sums": True} if strategy == "fsdp" else {}
+            ours = spread.accumulated(strategy, spread.FP32, count=6, **sums)["parameters"]
+            assert max(float((a - b).abs().max()) for a, b in zip(ours, rest, strict=True)) <= 1e-6
+            saved = spread.saved(strategy, tmp_path)
+            at = spread.resumed("fsdp", Path(saved["path"]))
+            assert all(torch.equal(a, b) for a, b in zip(at["at"], saved["at"], strict=True))
+        assert len(spread.orders()["per_rank"]) == 3
+        assert set(spread.errors()) == {"twice", "units", "sharded", "missing"}
+        sent = distribute(spread.model(), "ddp", gradient_dtype=torch.bfloat16)
+        assert "gradients are sent in bfloat16" in str(distribution_of(sent))
+        with turbo("exact", accumulate=4), pytest.warns(AccumulationWarning, match="a multiple of accumulate"):
+            _clipped(sent)
+        spread.accumulated("ddp", spread.FP16, how=spread.ahead)
+        assert (
+            len(list(shard(DataLoader(torch.arange(5), batch_sampler=_Told(SequentialSampler(range(5)), 2, False)))))
+            == 2
+        )
+        dist.barrier()
+
+
+def _clipped(module: nn.Module) -> None:
+    """Two micro-batches of four, the second of which is clipped."""
+    with turbo("exact", accumulate=2):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        spread.train(module, spread.batches_of(dist.get_rank(), 2, count=7), optimizer, epochs=1, clip=0.01)  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------------------------------------- on paper
+
+
+def test_the_table_of_the_document_is_what_is_computed() -> None:
+    assert scaling_model.table() in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+
+
+def test_sums_on_paper_have_their_limits() -> None:
+    link = scaling_model.Link(1e-6, 1e9)
+    assert scaling_model.reduced(1e9, 1, link) == scaling_model.gathered(1e9, 1, link) == 0
+    # A large message on two: each sends half and gets half, twice.
+    assert scaling_model.reduced(1e9, 2, link) == pytest.approx(1.0, rel=1e-4)
+    # A small one on many goes along trees.
+    assert scaling_model.reduced(8, 1024, link) == pytest.approx(2 * 10 * 1e-6, rel=1e-2)
+    one = scaling_model.ddp(scaling_model.SMALL, scaling_model.H100, 1, 4)
+    assert one.efficiency == 1
+    assert scaling_model.fsdp(scaling_model.LARGE, scaling_model.H100, 8, 2, within=8).efficiency == pytest.approx(
+        scaling_model.fsdp(scaling_model.LARGE, scaling_model.H100, 8, 2).efficiency
+    )
+
+
+def test_a_link_is_found_in_what_was_timed_and_steps_are_put_beside_it() -> None:
+    link = scaling_model.Link(50e-6, 2e9)
+    sizes = (1024, 2**20, 2**26)
+    alone = {
+        "all-reduce": {str(size): [2 * scaling_model.gathered(size, 4, link)] for size in sizes},
+        "all-gather": {str(size): [scaling_model.gathered(size, 4, link)] for size in sizes},
+        "reduce-scatter": {str(size): [scaling_model.gathered(size, 4, link)] for size in sizes},
+    }
+    found = scaling_model.fitted(alone["all-reduce"], 4, 2)
+    assert (found.latency, found.bandwidth) == (pytest.approx(50e-6), pytest.approx(2e9))
+    run = {"ranks": 4, "bytes of gradients": 2**22, "units of fsdp": 3, "seconds alone, by bytes": alone}
+    run["median"] = {
+        "not reduced": 0.1,
+        "fsdp of one": 0.12,
+        "ddp": 0.1 + scaling_model.reduced(2**22, 4, link),
+        "fsdp": 0.2,
+    }
+    ddp, fsdp = scaling_model.check({"runs": [{"ranks": 1}, run]})
+    assert ddp["error"] == pytest.approx(0)
+    assert fsdp["error"] < 0
