@@ -158,7 +158,8 @@ def test_micro_batches_are_reduced_once_for_each_step(found: Found) -> None:
     its = found.ranks[0]
     # And the first one of the block, before which nobody knows an optimizer.
     once = spread.STEPS + 1
-    assert its["ddp accumulate"]["reductions"] == its["ddp accumulate fp16"]["reductions"] == once
+    for how in ("", " fp16", " compiled"):
+        assert its[f"ddp accumulate{how}"]["reductions"] == once
     groups = 3
     assert its["fsdp accumulate whole"]["reductions"] == once * groups
     assert its["fsdp accumulate"]["reductions"] == spread.STEPS * spread.EVERY * groups
@@ -175,6 +176,7 @@ def test_accumulation_has_the_bits_of_no_sync(found: Found, how: str) -> None:
     [
         ("ddp accumulate ahead", "whole accumulate ahead", 1e-6),
         ("ddp accumulate fp16", "whole accumulate", 1e-3),
+        ("ddp accumulate compiled", "whole accumulate", 1e-6),
         ("fsdp accumulate whole", "whole accumulate", 1e-6),
         ("fsdp accumulate whole fp16", "whole accumulate", 1e-3),
         ("fsdp accumulate whole rest", "whole accumulate rest", 1e-6),

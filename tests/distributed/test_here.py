@@ -17,6 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from benchmarks import scaling_model
 from tests.distributed import spread, two
 from torchturbo import distribute, distribution_of, load_checkpoint, save_checkpoint, shard, turbo
+from torchturbo._distribute import weights
 from torchturbo._distribute.choice import bytes_of, chosen, room_of
 from torchturbo._distribute.loader import part
 from torchturbo._distribute.units import units_of
@@ -179,11 +180,43 @@ def test_two_ranks_end_where_one_would(monkeypatch: pytest.MonkeyPatch, tmp_path
         with turbo("exact", accumulate=4), pytest.warns(AccumulationWarning, match="a multiple of accumulate"):
             _clipped(sent)
         spread.accumulated("ddp", spread.FP16, how=spread.ahead)
+        for workers in (0, 1):
+            _goes_on_in_the_middle(workers, rank)
         assert (
             len(list(shard(DataLoader(torch.arange(5), batch_sampler=_Told(SequentialSampler(range(5)), 2, False)))))
             == 2
         )
         dist.barrier()
+
+
+def _goes_on_in_the_middle(workers: int, rank: int) -> None:
+    """A loader that goes on in the middle of its second epoch, and what the parts of its last step count for."""
+    for generator in (None, 3):
+        whole = []
+        with turbo("exact", seed=7, autocast=None) as active:
+            loader: Any = _shuffled(generator, workers)
+            list(loader)
+            for number, batch in enumerate(loader):
+                whole.append((batch.tolist(), weights.newest))
+                if number == 1:
+                    state = active.state_dict(), loader.state_dict()
+            following = [batch.tolist() for batch in loader]
+        with turbo("exact", seed=7, autocast=None) as active:
+            loader = _shuffled(generator, workers)
+            active.load_state_dict(state[0])
+            loader.load_state_dict(state[1])
+            rest = [(batch.tolist(), weights.newest) for batch in loader]
+            assert rest == whole[2:]
+            # Of three samples the first rank has two.
+            assert rest[-1][1] == (2 / 3 if rank else 4 / 3)
+            assert [batch.tolist() for batch in loader] == following
+            assert weights.newest == 1
+
+
+def _shuffled(generator: int | None, workers: int) -> DataLoader[Any]:
+    own = None if generator is None else torch.Generator().manual_seed(generator)
+    data = torch.arange(19)
+    return shard(DataLoader(data, 4, shuffle=True, generator=own, num_workers=workers), batch_size="in_all")  # type: ignore[arg-type]
 
 
 def _clipped(module: nn.Module) -> None:

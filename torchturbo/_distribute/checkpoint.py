@@ -15,7 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
+from torchturbo._distribute.loader import Sharded
 from torchturbo.errors import CheckpointError, DeterminismWarning
 from torchturbo.regions._skipping import at_once
 
@@ -32,6 +34,7 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: _Optimizers = None,
     *,
+    loader: DataLoader[Any] | None = None,
     active: Active | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -46,6 +49,8 @@ def save_checkpoint(
         path: the folder; what is there is replaced.
         model: the model, as `distribute` or anybody else has made it.
         optimizer: the optimizer, or all of them in a list; None for none.
+        loader: a data loader, of which `shard` has made a part: where its order comes from. One that has no
+            ``state_dict()`` has nothing to be saved.
         active: a block, whose ``state_dict()`` is saved for each rank.
         extra: more to keep, as step and epoch: what ``torch.load(weights_only=True)`` reads; the first rank's.
 
@@ -66,14 +71,14 @@ def save_checkpoint(
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir(parents=True)
     _all_here(alone)
-    with _alone_on_purpose():
+    with _without_warnings():
         dcp.save(_state(model, optimizer), checkpoint_id=writing, no_dist=alone)
     if blocks is not None:
         _written(blocks, writing / f"block-{rank}.pt")
     if rank == 0:
-        _written(
-            {"extra": dict(extra or {}), "ranks": 1 if alone else dist.get_world_size()}, writing / "torchturbo.pt"
-        )
+        order = loader.state_dict() if isinstance(loader, Sharded) else None
+        ranks = 1 if alone else dist.get_world_size()
+        _written({"extra": dict(extra or {}), "ranks": ranks, "loader": order}, writing / "torchturbo.pt")
     _all_here(alone)
     if rank == 0:
         former = _former(target)
@@ -91,6 +96,7 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: _Optimizers = None,
     *,
+    loader: DataLoader[Any] | None = None,
     active: Active | None = None,
 ) -> dict[str, Any]:
     """Loads what `save_checkpoint` has saved, on whatever number of ranks; all ranks have to call it.
@@ -99,6 +105,7 @@ def load_checkpoint(
         path: the folder.
         model: the model, plain, or as `distribute` or anybody else has made it.
         optimizer: the optimizer, or all of them in the same order; None for none.
+        loader: the data loader: its next epoch has the order of the one that was under way, or would have been next.
         active: a block, which goes on from its state. On another number of ranks the scale of fp16 goes on, and
             random numbers and loaders do not, which a `DeterminismWarning` tells.
 
@@ -118,7 +125,7 @@ def load_checkpoint(
     kept = torch.load(target / "torchturbo.pt", weights_only=True)
     block = _block(target, rank, active, kept["ranks"])
     state = _state(model, optimizer)
-    with _alone_on_purpose():
+    with _without_warnings():
         dcp.load(state, checkpoint_id=target, no_dist=alone)
     at_once(
         _list(optimizer),
@@ -131,6 +138,8 @@ def load_checkpoint(
     )
     if active is not None:
         _resumed(active, block, kept["ranks"], 1 if alone else dist.get_world_size())
+    if isinstance(loader, Sharded) and kept["loader"] is not None:
+        loader.load_state_dict(kept["loader"])
     extra: dict[str, Any] = kept["extra"]
     return extra
 
@@ -147,9 +156,10 @@ def _all_here(alone: bool) -> None:
 
 
 @contextmanager
-def _alone_on_purpose() -> Iterator[None]:
-    """A block in which torch does not warn that one process alone saves, which it does though it is told so."""
+def _without_warnings() -> Iterator[None]:
+    """A block in which torch does not warn of what it is told to do, or of what it does itself."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         yield
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSamp
 from torchturbo._distribute.group import joined
 from torchturbo._distribute.weights import weigh
 from torchturbo.errors import TargetError
+from torchturbo.regions._loading import epoch_of
 
 BatchSize = Literal["per_rank", "in_all"]
 T = TypeVar("T", bound=DataLoader[Any])
@@ -93,6 +94,7 @@ class Sharded(DataLoader[Any]):
     def __init__(self, loader: DataLoader[Any], rank: int, ranks: int, batch_size: BatchSize, seed: int) -> None:
         self.epoch = 0
         self._seed = seed
+        self._began: dict[str, Any] | None = None
         self._shared = loader.generator if loader.generator is _generator(loader) else None
         batches, self._draws, self._turned = _in_one_order(loader)
         together = ranks if batch_size == "per_rank" else 1
@@ -125,7 +127,26 @@ class Sharded(DataLoader[Any]):
         """
         self.epoch = epoch
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where its order comes from, for a checkpoint: of the iteration under way, or else of the next."""
+        drawn = self._shared or _generator_of(self._parts.batches)
+        state = None if drawn is None or self._draws is not None else drawn.get_state()
+        return dict(self._began or {"epoch": self.epoch, "seed": self._seed, "generator": state})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Has the next iteration have the order of another run's; its beginning, if no block with a seed goes on in it.
+
+        Args:
+            state: what ``state_dict()`` has returned, on any rank.
+        """
+        self.epoch, self._seed, self._began = state["epoch"], state["seed"], None
+        drawn = self._shared or _generator_of(self._parts.batches)
+        if state["generator"] is not None and drawn is not None and self._draws is None:
+            drawn.set_state(state["generator"])
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self._began = None
+        self._began = self.state_dict()
         if self._draws is not None:
             # Far apart, so that epochs of one seed are not those of its neighbours.
             self._draws.manual_seed((self._seed + 0x9E3779B97F4A7C15 * self.epoch) % 2**63)
@@ -136,12 +157,19 @@ class Sharded(DataLoader[Any]):
             # One process draws its workers' seed of it before each order; here workers have the seeds of their rank.
             torch.empty((), dtype=torch.int64).random_(generator=self._shared)
         counts: deque[float] | None = None
+        batches = super().__iter__()
+        resumed = epoch_of(batches)
+        passed = 0 if resumed is None else resumed.had
         try:
-            for batch in super().__iter__():
-                # Another one for each iteration, which is there once a batch is.
-                counts = self._parts.counts if counts is None else counts
+            for batch in batches:
+                if counts is None:
+                    # Another one for each iteration, which is there once a batch is.
+                    counts = self._parts.counts
+                    for _ in range(passed):
+                        counts.popleft()
                 weigh(counts.popleft())
                 yield batch
+            self._began = None
         finally:
             weigh(1.0)
 
@@ -186,6 +214,11 @@ def shard(loader: T, *, batch_size: BatchSize = "per_rank") -> T:
 
 def _generator(loader: Any) -> torch.Generator | None:
     found = getattr(loader.sampler, "generator", None)
+    return found if isinstance(found, torch.Generator) else None
+
+
+def _generator_of(batches: Any) -> torch.Generator | None:
+    found = getattr(getattr(batches, "sampler", None), "generator", None)
     return found if isinstance(found, torch.Generator) else None
 
 

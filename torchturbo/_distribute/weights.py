@@ -20,6 +20,8 @@ from torchturbo.errors import DistributedError
 ON_RANKS: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
 """The models that `distribute` has put on ranks."""
 _handles: list[Any] = []
+newest = 1.0
+"""What the batch that was given out last counts for."""
 
 
 def weigh(weight: float) -> None:
@@ -30,6 +32,8 @@ def weigh(weight: float) -> None:
     Args:
         weight: of this rank's part.
     """
+    global newest
+    newest = weight
     while _handles:
         _handles.pop().remove()
     if weight == 1.0:
@@ -37,20 +41,21 @@ def weigh(weight: float) -> None:
 
     @untraced
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        return weighted(output, weight)
+        return weighted(output, weight, must=module.training)
 
     _handles.extend(model.register_forward_hook(hook) for model in list(ON_RANKS))
 
 
-def weighted(output: Any, weight: float) -> Any:
+def weighted(output: Any, weight: float, *, must: bool = True) -> Any:
     """What a model has returned, with gradients multiplied on the way back.
 
     Args:
         output: tensors, in what torch's pytrees know.
         weight: the factor.
+        must: whether there have to be some.
 
     Raises:
-        DistributedError: no tensor is found in it that a gradient would come back by.
+        DistributedError: `must`, and no tensor is found in it that a gradient would come back by.
     """
     if not torch.is_grad_enabled():
         return output
@@ -66,7 +71,7 @@ def weighted(output: Any, weight: float) -> Any:
         return seen
 
     result = tree_map_only(Tensor, once, output)
-    if not found:
+    if must and not found:
         raise DistributedError(
             f"this batch is uneven between the ranks, and what the model returns ({type(output).__name__}) shows no "
             "tensor whose gradient could be weighed: return tensors, tuples, lists or dictionaries; or make the "

@@ -151,13 +151,23 @@ def _average(leaves: list[Tensor], group: Any) -> None:
 def _reduce_whole_sums(model: Any) -> None:
     """Has FSDP2 do what it does at the end of a backward: reduce what it keeps, in each of its modules."""
     model.set_requires_gradient_sync(True)
-    model._get_fsdp_state()._root_post_backward_final_callback()
+    state = model._get_fsdp_state()
+    shared = state._state_ctx
+    if getattr(shared, "manual_backward_finalization_active", False) is None:
+        # As when a backward begins, since torch 2.15.
+        shared.manual_backward_finalization_active = shared.manual_backward_finalization
+    state._root_post_backward_final_callback()
 
 
 # ------------------------------------------------------------------------------------------------- in place meanwhile
 
 
 def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
+    if torch.compiler.is_dynamo_compiling():
+        # Dynamo takes no function for a constant; it breaks its graph at this one, and compiles what that calls.
+        from torchturbo.regions import _reducing
+
+        return _reducing._forward(self, args, kwargs)
     call: Any = "ours"
     return call(self, args, kwargs)
 
