@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from tests.distributed import spread, two
 from torchturbo import distribute, distribution_of, load_checkpoint, save_checkpoint, shard, turbo
 from torchturbo._distribute import weights
 from torchturbo._distribute.choice import bytes_of, chosen, room_of
-from torchturbo._distribute.loader import part
+from torchturbo._distribute.loader import Sharded, part
 from torchturbo._distribute.units import units_of
 from torchturbo._distribute.weights import weighted
 from torchturbo.errors import AccumulationWarning, DeterminismWarning, DistributedError, TargetError
+from torchturbo.regions._epochs import later
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +124,28 @@ def test_loaders_that_nobody_can_share_out_are_refused() -> None:
             shard(loader)
     with pytest.raises(TargetError, match="'per_rank' or 'in_all'"):
         shard(DataLoader(data), batch_size=wrong)
+
+
+def test_a_batch_that_is_fetched_ahead_counts_when_it_is_handed_out() -> None:
+    loader = Sharded(DataLoader(torch.arange(7), 4), 1, 2, "in_all", 0)
+    notes: list[Callable[[], None]] = []
+    with later(notes):
+        ahead = list(loader)
+    assert weights.newest == 1
+    assert [len(batch) for batch in ahead] == [2, 1]
+    seen = []
+    for note in notes:
+        note()
+        seen.append(weights.newest)
+    assert seen == [1, 2 / 3, 1]
+    for _ in loader:
+        pass
+    assert weights.newest == 1
+    whole = iter(loader)
+    next(whole), next(whole)
+    assert weights.newest == 2 / 3
+    whole.close()  # type: ignore[attr-defined]
+    assert weights.newest == 1
 
 
 def test_gradients_are_weighed_where_they_come_back() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSamp
 from torchturbo._distribute.group import joined
 from torchturbo._distribute.weights import weigh
 from torchturbo.errors import TargetError
+from torchturbo.regions._epochs import noted
 from torchturbo.regions._loading import epoch_of
 
 BatchSize = Literal["per_rank", "in_all"]
@@ -167,11 +169,16 @@ class Sharded(DataLoader[Any]):
                     counts = self._parts.counts
                     for _ in range(passed):
                         counts.popleft()
-                weigh(counts.popleft())
+                noted(partial(weigh, counts.popleft()))
                 yield batch
-            self._began = None
-        finally:
+            noted(self._ended)
+        except BaseException:
             weigh(1.0)
+            raise
+
+    def _ended(self) -> None:
+        self._began = None
+        weigh(1.0)
 
 
 def shard(loader: T, *, batch_size: BatchSize = "per_rank") -> T:

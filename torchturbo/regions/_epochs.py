@@ -64,6 +64,18 @@ def later(notes: list[Callable[[], None]]) -> Iterator[None]:
         _here.notes = outer
 
 
+def noted(note: Callable[[], None]) -> None:
+    """Does something now; or when the code asks for it, where somebody fetches for it ahead of that.
+
+    Args:
+        note: what is to be done with a batch that is handed out.
+    """
+    if _here.notes is None:
+        note()
+    else:
+        _here.notes.append(note)
+
+
 _OF_THE_CODE = "had", "over", "touched"
 _OF_THE_SAMPLER = "batch", "drawn", "sampling", "skip", "_back", "_back_at"
 

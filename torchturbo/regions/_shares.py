@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from torchturbo.regions._accumulating import Accumulation, _Sum
+from torchturbo.regions._accumulating import Accumulation
 from torchturbo.regions._here import thread
+from torchturbo.regions._sums import Sum
 
 _HALF = torch.float16, torch.bfloat16
 
@@ -30,7 +31,7 @@ class CannotSplit(BaseException):
         self.reason = reason
 
 
-class _Lean(_Sum):
+class _Lean(Sum):
     """A gradient in parts of a batch, all of which are stepped with or none: what is clipped on the way is not kept."""
 
     __slots__ = ()
@@ -67,7 +68,7 @@ class Shares(Accumulation):
         """What a part's backward begins with."""
         return grad * self.shares[self._at]
 
-    def _sum(self, leaf: Tensor) -> _Sum:
+    def _sum(self, leaf: Tensor) -> Sum:
         known = self._of_leaf.get(id(leaf))
         if known is None or known.leaf() is not leaf:
             known = self._of_leaf[id(leaf)] = _Lean(leaf)
