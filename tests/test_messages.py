@@ -14,6 +14,8 @@ from torchturbo import PROFILES, Profile, accelerate, errors, turbo
 from torchturbo._catalogue import OPTIONS, SETTINGS
 from torchturbo.errors import (
     AccumulationError,
+    CheckpointError,
+    DistributedError,
     LeakError,
     OptionNameError,
     OptionValueError,
@@ -286,6 +288,8 @@ def test_the_error_of_the_block_itself_comes_first(refusing: Callable[[], None])
 ELSEWHERE = {
     ScalingError,  # tests/scaling
     AccumulationError,  # tests/accumulating
+    CheckpointError,  # tests/distributed
+    DistributedError,  # tests/distributed
     ReproducibilityError,  # tests/reproducible
     errors.ConfigError,  # tests/launch
     errors.MissingPackageError,  # tests/pictures
