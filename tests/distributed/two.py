@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from torchturbo import _ranks
 from torchturbo._distribute import gone, group
 
 
@@ -34,6 +35,7 @@ def ranks(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(gone._Known, "processes", ())
     monkeypatch.setattr(gone._Known, "failed", False)
+    monkeypatch.setattr(_ranks, "_settled", False)
     # Nobody is to leave a group at the end of the tests.
     monkeypatch.setattr(group.atexit, "register", lambda *_: None)
     threads = torch.get_num_threads()
