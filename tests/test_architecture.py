@@ -66,6 +66,7 @@ ORDER = (
     "_arrays",  # what NumPy gets of scripts' tensors
     "_inherited",  # what spawned processes inherit
     "testing",  # for users' tests
+    "integrations",  # around the loops of other libraries
     "torchturbo",  # what users import
     "cli",  # what users type
     "__main__",
@@ -258,8 +259,12 @@ def declared() -> set[str]:
     return {re.split(r"[<>=!~ \[]", requirement)[0] for requirement in wanted}
 
 
-ONLY_WITHIN = {"torchturbo.testing._plugin": "pytest"}
-"""What a module may import because nothing but that loads it."""
+ONLY_WITHIN = {"torchturbo.testing._plugin": {"pytest"}} | {
+    # Lightning has had two names.
+    f"torchturbo.integrations.{path.stem}": {path.stem, *{"lightning": {"pytorch_lightning"}}.get(path.stem, ())}
+    for path in (PACKAGE / "integrations").glob("[!_]*.py")
+}
+"""What a module may import because nothing but that loads it, or because it is about that."""
 
 
 def imported() -> set[str]:
@@ -269,10 +274,19 @@ def imported() -> set[str]:
         top
         for module in modules(PACKAGE)
         for i in module.imports
-        if (top := i.of.split(".")[0]) != ONLY_WITHIN.get(module.name)
+        if (top := i.of.split(".")[0]) not in ONLY_WITHIN.get(module.name, ())
     }
     others = tops - set(sys.stdlib_module_names) - {"torchturbo"}
     return {name for top in others for name in distributions.get(top, [f"(nobody has {top})"])}
+
+
+def test_each_library_beside_which_it_runs_is_an_extra_by_its_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    libraries = {path.stem for path in (PACKAGE / "integrations").glob("[!_]*.py")} - {"__init__"}
+    assert libraries <= extras.keys()
+    together = {*libraries, "float8", "geometric"}
+    assert set(extras["integrations"]) == {requirement for name in together for requirement in extras[name]}
 
 
 def test_what_is_depended_on_is_used_and_what_is_used_is_depended_on() -> None:

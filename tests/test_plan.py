@@ -48,8 +48,11 @@ LEFT_OUT_OF_FAST = {
         "matmul_precision": NO_GPU,
         "cudnn_precision": NO_CUDNN,
         "cudnn_benchmark": NO_CUDNN,
-        "autocast": "autocast has not been proven on Apple GPUs",
+        "autocast": "Apple's GPUs do not tell whether they compute bf16 or only emulate it; all of them compute fp16: "
+        "autocast='fp16', around what calls backward too",
     },
+    "B580": {"matmul_precision": NO_GPU, "cudnn_precision": NO_CUDNN, "cudnn_benchmark": NO_CUDNN},
+    "Max 1550": {"matmul_precision": NO_GPU, "cudnn_precision": NO_CUDNN, "cudnn_benchmark": NO_CUDNN},
 }
 every_plan = pytest.mark.parametrize(
     "plan",

@@ -21,7 +21,7 @@ def machine(hardware: Hardware) -> str:
     Args:
         hardware: the machine.
     """
-    return hardware.gpus[0].name if hardware.gpus else hardware.mps.name if hardware.mps else hardware.cpu.name
+    return hardware.name
 
 
 def say_where_measured(name: str, measured: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torchturbo._catalogue import OPTIONS, SETTINGS
 from torchturbo._sources import NOTHING, Given, Sources
@@ -22,6 +23,7 @@ class Decision:
         value: the value that stands for it on this hardware.
         origin: who asked, as the report says it.
         refused: why it is left out here, as a sentence, or None where it is put in force.
+        left_to: who does it instead, where it is left out because somebody else does; else None.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Decision:
     value: object
     origin: str
     refused: str | None
+    left_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ class Plan:
     def refused(self) -> tuple[Decision, ...]:
         """The decisions that are left out here."""
         return tuple(decision for decision in self.decisions if decision.refused is not None)
+
+    @property
+    def unsupported(self) -> tuple[Decision, ...]:
+        """Those of them that the machine cannot do; the others are left to somebody else."""
+        return tuple(decision for decision in self.refused if decision.left_to is None)
 
 
 def _levels(profile: Profile, overrides: Mapping[str, object], sources: Sources) -> tuple[Mapping[str, Given], ...]:
@@ -110,7 +118,13 @@ def asked(profile: Profile, overrides: Mapping[str, object], sources: Sources) -
     return {name: given for level in _levels(profile, overrides, sources) for name, given in _spread(level).items()}
 
 
-def decide(profile: Profile, overrides: Mapping[str, object], hardware: Hardware, sources: Sources = NOTHING) -> Plan:
+def decide(
+    profile: Profile,
+    overrides: Mapping[str, object],
+    hardware: Hardware,
+    sources: Sources = NOTHING,
+    left_to: Mapping[str, str] = MappingProxyType({}),
+) -> Plan:
     """What each option comes to on `hardware`.
 
     Args:
@@ -118,6 +132,7 @@ def decide(profile: Profile, overrides: Mapping[str, object], hardware: Hardware
         overrides: values that beat the profile's, by option, in their one spelling.
         hardware: the machine, real or pretended.
         sources: what others than the code ask for.
+        left_to: options that somebody else sees to, whoever asks for them, and who that is.
     """
     wanted = asked(profile, overrides, sources)
     decisions = []
@@ -125,7 +140,9 @@ def decide(profile: Profile, overrides: Mapping[str, object], hardware: Hardware
         if name in wanted:
             value, origin = wanted[name]
             resolved = setting.resolve(value, hardware)
-            decisions.append(Decision(name, value, resolved, origin, setting.refusal(hardware, resolved)))
+            owner = left_to.get(name)
+            refused = setting.refusal(hardware, resolved) if owner is None else f"left to {owner}"
+            decisions.append(Decision(name, value, resolved, origin, refused, owner))
     named = {name: given for level in _levels(profile, overrides, sources) for name, given in level.items()}
     if sources.profile is not None:
         profile = sources.profile[0]

@@ -65,26 +65,32 @@ class Program:
         return replace(self, writes=writes, guarded=guarded)
 
 
-_MADE: dict[tuple[Profile, tuple[tuple[str, object], ...], bool, Sources], Program] = {}
+Left = tuple[tuple[str, str], ...]
+"""Options that somebody else sees to, and who that is."""
+
+_MADE: dict[tuple[Profile, tuple[tuple[str, object], ...], bool, Sources, Left], Program] = {}
 _AT_MOST = 256
 """Programs kept: more than code has blocks, and a bound where profiles are made without end."""
 
 
-def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], strict: bool) -> Program:
+def program_of(
+    profile: Profile, overrides: tuple[tuple[str, object], ...], strict: bool, left_to: Left = ()
+) -> Program:
     """The program on the current hardware, made once.
 
     Args:
         profile: the values to start from.
         overrides: values that beat the profile's, by option.
         strict: whether what cannot be done is an error, for those that find out later than on entry.
+        left_to: what is left to others.
     """
     if not settled():
         agree_at_entry()
     here = detect()
     others = sources()
-    program = _MADE.get((profile, overrides, strict, others))
+    program = _MADE.get((profile, overrides, strict, others, left_to))
     if program is None or program.hardware is not here:
-        plan = decide(profile, dict(overrides), here, others)
+        plan = decide(profile, dict(overrides), here, others, dict(left_to))
         edits: dict[Cell, Edit] = {}
         for cell, edit in plan.writes:
             edits[cell] = _after(edits[cell], edit) if cell in edits else edit
@@ -99,7 +105,7 @@ def program_of(profile: Profile, overrides: tuple[tuple[str, object], ...], stri
         made = frozenset(cell for cell, edit in writes if isinstance(edit, anew))
         ends = any(isinstance(edit, own | anew) for _, edit in writes)
         program = Program(here, plan, guarded if compiles else writes, guarded, made, ends)
-        _MADE[profile, overrides, strict, others] = program
+        _MADE[profile, overrides, strict, others, left_to] = program
     return program
 
 

@@ -30,6 +30,10 @@ _PROFILE, _DISABLE = f"{PREFIX}PROFILE", f"{PREFIX}DISABLE"
 class _Unnamed(str):
     """The name of a profile that nobody has named."""
 
+    def __reduce__(self) -> str:
+        # Copies and pickles are this very one, by which it is told.
+        return "UNNAMED"
+
 
 UNNAMED = _Unnamed("fast")
 """The default of the argument `profile`: "fast", unless a file says otherwise, which a "fast" in code would beat."""

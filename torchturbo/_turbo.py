@@ -16,7 +16,7 @@ from torchturbo import hardware
 from torchturbo._active import Active, Open, Site
 from torchturbo._dynamo import untraced
 from torchturbo._plan import Plan, asked
-from torchturbo._program import Program, program_of
+from torchturbo._program import Left, Program, program_of
 from torchturbo._sources import UNNAMED, sources
 from torchturbo._stack import Layer, Stack
 from torchturbo.errors import RestoreError, UnsupportedHere, WrongThreadError
@@ -83,6 +83,7 @@ class turbo:
     """
 
     __slots__ = ("_overrides", "_owned", "_profile", "_program", "_strict")
+    _left_to: Left = ()
 
     @_untraced
     def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
@@ -105,8 +106,8 @@ class turbo:
         Raises:
             UnsupportedHere: `strict`, and this machine cannot do something that was asked.
         """
-        program = program_of(self._profile, self._overrides, self._strict)
-        if self._strict and program.plan.refused:
+        program = program_of(self._profile, self._overrides, self._strict, self._left_to)
+        if self._strict and program.plan.unsupported:
             raise _unsupported(program.plan)
         self._program = program = program.of(self._owned)
         return program
@@ -245,7 +246,7 @@ def _close_astray(opened: Open) -> None:
 
 
 def _unsupported(plan: Plan) -> UnsupportedHere:
-    lines = "".join(f"\n  {d.name}={d.asked!r} ({d.origin}): {d.refused}" for d in plan.refused)
+    lines = "".join(f"\n  {d.name}={d.asked!r} ({d.origin}): {d.refused}" for d in plan.unsupported)
     return UnsupportedHere(f"this machine cannot do all that was asked of it, and strict=True:{lines}")
 
 

@@ -48,7 +48,14 @@ def test_a_gpu_machine_has_the_facts_of_its_gpu(
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "bf16"), [("cpu-bf16", "cpu", True), ("cpu", "cpu", False), ("apple", "mps", False)]
+    ("name", "device", "bf16"),
+    [
+        ("cpu-bf16", "cpu", True),
+        ("cpu", "cpu", False),
+        ("apple", "mps", False),
+        ("B580", "xpu", True),
+        ("Max 1550", "xpu", True),
+    ],
 )
 def test_a_machine_without_gpu_says_so(name: str, device: str, bf16: bool) -> None:
     with pretend_hardware(name) as machine:
@@ -60,7 +67,10 @@ def test_a_machine_without_gpu_says_so(name: str, device: str, bf16: bool) -> No
 
 
 def test_all_machines_are_known_by_name_and_differ() -> None:
-    names = {"V100", "T4", "RTX 3090", "RTX 4090", "A100", "H100", "H200", "B200", "cpu-bf16", "cpu", "apple"}
+    names = {"V100", "T4", "RTX 3090", "RTX 4090", "A100", "H100", "H200", "B200", "cpu-bf16", "cpu", "apple"} | {
+        "B580",
+        "Max 1550",
+    }
     assert set(MACHINES) == names
     assert len(set(MACHINES.values())) == len(names)
 

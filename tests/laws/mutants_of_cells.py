@@ -18,7 +18,7 @@ from torchturbo.settings._edits import Raw
 
 def otherwise() -> None:
     """A state to start from that is unlike torch's own in every setting. For use in a child only."""
-    for device in ("cpu", "cuda", "mps"):
+    for device in ("cpu", "cuda", "mps", "xpu"):
         usual = torch.get_autocast_dtype(device)
         torch.set_autocast_dtype(device, torch.float16 if usual == torch.bfloat16 else torch.bfloat16)
         torch.set_autocast_enabled(device, True)

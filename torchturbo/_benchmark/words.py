@@ -28,7 +28,7 @@ _SETTINGS = 24
 def heading(found: Comparison) -> str:
     """What was done."""
     steps = "1 step" if found.steps == 1 else f"{found.steps} steps"
-    machine = found.hardware.gpus[0].name if found.hardware.gpus else found.hardware.cpu.name
+    machine = found.hardware.name
     return f"{found.rounds} rounds in turn, {steps} a sample, on {machine}, torch {found.torch}."
 
 
@@ -127,7 +127,7 @@ def surroundings(found: Comparison) -> dict[str, object]:
     """What it was measured on, and how, by name."""
     its = found.hardware
     return {
-        "GPU": ", ".join(gpu.name for gpu in its.gpus) or "none",
+        "GPU": ", ".join(its.names_of_gpus) or "none",
         "CPU": f"{its.cpu.name}, {its.cpu.cores} cores",
         "torch": found.torch,
         "Python": its.build.python,

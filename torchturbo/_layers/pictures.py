@@ -50,7 +50,7 @@ def page(found: LayerCosts) -> Iterator[Part]:
     yield lines("Notes", found.notes)
     its = found.hardware
     machine = {
-        "GPU": ", ".join(gpu.name for gpu in its.gpus) or "none",
+        "GPU": ", ".join(its.names_of_gpus) or "none",
         "CPU": f"{its.cpu.name}, {its.cpu.cores} cores",
     }
     versions = {"torch": found.torch, "Python": its.build.python, "platform": its.build.platform}

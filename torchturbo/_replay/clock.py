@@ -51,3 +51,5 @@ def _wait() -> None:
     for module in (torch.cuda, torch.xpu):
         if module.is_available() and module.is_initialized():
             module.synchronize()
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()

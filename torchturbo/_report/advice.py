@@ -26,8 +26,7 @@ def advise(report: Report) -> tuple[str, ...]:
 
 def _device(report: Report) -> str:
     """What work runs on here."""
-    hardware = report.hardware
-    return hardware.gpus[0].name if hardware.gpus else hardware.cpu.name
+    return report.hardware.name
 
 
 # ------------------------------------------------------------------------------------- what would act, unused

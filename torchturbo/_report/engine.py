@@ -108,7 +108,7 @@ def _block(active: Active, *, open: bool) -> Block:
         dict(plan.overrides),
         active.where,
         active.thread,
-        tuple(decision.name for decision in plan.refused),
+        tuple(decision.name for decision in plan.unsupported),
         len(plan.decisions),
         open,
         plan.disabled,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from torchturbo._catalogue import OPTIONS
 from torchturbo._report.data import Block, Report, Row
-from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading
+from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, Xpu
 from torchturbo.settings._base import Setting
 
 
@@ -119,6 +119,7 @@ def machine(hardware: Hardware, now: Iterable[Reading] = ()) -> Iterator[str]:
         yield _gpu(gpu)
         if gpu.index in readings and (does := _reading(readings[gpu.index], gpu)):
             yield f"    now: {does}"
+    yield from map(_xpu, hardware.xpus)
     if hardware.mps is not None:
         yield _mps(hardware.mps)
     yield from hardware.reasons
@@ -144,6 +145,17 @@ def _gpu(gpu: Gpu) -> str:
         None if gpu.driver is None else f"driver {gpu.driver}",
     )
     return f"GPU {gpu.index}: {', '.join(part for part in told if part)}; {_has(has)}"
+
+
+def _xpu(xpu: Xpu) -> str:
+    has = {"bf16": xpu.bf16, "fp16": xpu.fp16, "XMX": xpu.xmx}
+    told = (
+        xpu.name,
+        None if xpu.memory is None else gib(xpu.memory),
+        None if xpu.driver is None else f"driver {xpu.driver}",
+    )
+    known = _has({name: its for name, its in has.items() if its is not None})
+    return f"XPU {xpu.index}: {', '.join(part for part in told if part)}{known and f'; {known}'}"
 
 
 def _mps(mps: Mps) -> str:

@@ -267,5 +267,6 @@ def _of(change: Change) -> set[str]:
 def _make_room() -> None:
     """Lets go of what a candidate that ran out of memory has held."""
     gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
+    for module in (torch.cuda, torch.xpu):
+        if module.is_available() and module.is_initialized():
+            module.empty_cache()

@@ -157,8 +157,8 @@ def _no_effect(setting: Setting) -> Iterator[str]:
 
 def _of_any_machine(reason: str, hardware: Hardware) -> str:
     """A reason that names the machine's own parts, as it would be said of any such machine."""
-    for gpu in hardware.gpus:
-        reason = reason.replace(gpu.name, "this GPU")
+    for name in hardware.names_of_gpus:
+        reason = reason.replace(name, "this GPU")
     return reason.replace(hardware.cpu.name, "this CPU")
 
 

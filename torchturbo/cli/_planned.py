@@ -54,8 +54,7 @@ class Planned:
 
     @property
     def _device(self) -> str:
-        machine = self.hardware
-        return machine.gpus[0].name if machine.gpus else machine.cpu.name if machine.mps is None else machine.mps.name
+        return self.hardware.name
 
     def notes(self) -> Iterator[str]:
         """What else there is to know: who asks beside the code."""

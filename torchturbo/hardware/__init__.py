@@ -1,11 +1,11 @@
 """What is here: facts about this machine, asked once, without starting CUDA or changing anything.
 
-A file is a torch device type: ``cuda``, ``cpu``, ``mps``. `detect` says what the machine is, `readings` what
+A file is a torch device type: ``cuda``, ``cpu``, ``mps``, ``xpu``. `detect` says what the machine is, `readings` what
 its GPUs do at this moment.
 
     >>> from torchturbo import hardware
     >>> machine = hardware.detect()
-    >>> machine.device_type in ("cuda", "mps", "cpu")
+    >>> machine.device_type in ("cuda", "xpu", "mps", "cpu")
     True
     >>> machine is hardware.detect()
     True
@@ -22,11 +22,24 @@ from dataclasses import replace
 
 import torch
 
-from torchturbo.hardware import cpu, cuda, mps
-from torchturbo.hardware._base import Build, Cpu, Gpu, Hardware, Mps, Reading, Reason
+from torchturbo.hardware import cpu, cuda, mps, xpu
+from torchturbo.hardware._base import Build, Cpu, Gpu, Hardware, Mps, Reading, Reason, Xpu
 from torchturbo.hardware._ranks import Place, place
 
-__all__ = ["Build", "Cpu", "Gpu", "Hardware", "Mps", "Place", "Reading", "Reason", "detect", "place", "readings"]
+__all__ = [
+    "Build",
+    "Cpu",
+    "Gpu",
+    "Hardware",
+    "Mps",
+    "Place",
+    "Reading",
+    "Reason",
+    "Xpu",
+    "detect",
+    "place",
+    "readings",
+]
 
 
 class _StandIn:
@@ -48,8 +61,8 @@ def detect() -> Hardware:
     """What this machine is, as far as torch can use it.
 
     It is asked once in a process, and the same object comes back from then on. Where GPUs could not be
-    told for certain before torch started CUDA (no NVML, an AMD GPU, several slices), it is asked once
-    more after that. No call starts CUDA. `torchturbo.testing.pretend_hardware` puts another machine in its place.
+    told for certain before torch started CUDA (no NVML, an AMD or Intel GPU, several slices), it is asked once
+    more after that. No call starts a GPU. `torchturbo.testing.pretend_hardware` puts another machine in its place.
     """
     answer = known
     return _look() if answer is None else answer
@@ -58,7 +71,7 @@ def detect() -> Hardware:
 def readings() -> tuple[Reading, ...]:
     """What each GPU does at this moment, in torch's order: load, memory, power, temperature and clocks.
 
-    Empty where there is no GPU, where NVML does not answer (`detect` has the reason), on AMD and Apple
+    Empty where there is no GPU, where NVML does not answer (`detect` has the reason), on AMD, Intel and Apple
     GPUs, and while a machine is pretended, which does nothing that could be read.
     """
     return () if _stand_ins else cuda.readings()
@@ -87,7 +100,7 @@ def reader() -> Iterator[Callable[[], tuple[Reading, ...]]]:
 def _look() -> Hardware:
     global _real, _real_is_final
     found = _real
-    if found is not None and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if found is not None and not (cuda.has_started() or xpu.has_started()):
         return found
     with _lock:
         if known is not None:  # another thread looked while this one waited
@@ -99,8 +112,10 @@ def _look() -> Hardware:
 
 def _ask() -> tuple[Hardware, bool]:
     gpus = cuda.ask()
+    intel = xpu.ask()
     apple, why_no_apple = mps.ask()
-    return Hardware(_build(), cpu.ask(), gpus.gpus, apple, (*gpus.reasons, *why_no_apple)), gpus.final
+    reasons = (*gpus.reasons, *intel.reasons, *why_no_apple)
+    return Hardware(_build(), cpu.ask(), gpus.gpus, apple, reasons, intel.xpus), gpus.final and intel.final
 
 
 def _settle() -> None:

@@ -87,6 +87,29 @@ class Cpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Xpu:
+    """One Intel GPU that torch calls ``xpu:<index>``. What only a started XPU tells is None before.
+
+    Attributes:
+        index: torch's index, after ``ZE_AFFINITY_MASK``.
+        name: as the driver gives it, such as ``"Intel(R) Arc(TM) B580 Graphics"``.
+        memory: total memory in bytes.
+        bf16: it computes in bfloat16, and does not emulate it.
+        fp16: it computes in float16.
+        xmx: it multiplies matrices in units of their own (XMX).
+        driver: version of the driver.
+    """
+
+    index: int
+    name: str
+    memory: int | None = None
+    bf16: bool | None = None
+    fp16: bool | None = None
+    xmx: bool | None = None
+    driver: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Mps:
     """The GPU of an Apple machine, which torch calls ``mps``.
 
@@ -153,6 +176,7 @@ class Hardware:
         gpus: the GPUs that torch can use, in torch's order.
         mps: Apple's GPU, if torch can use it.
         reasons: sentences that say why something is absent, or could not be asked.
+        xpus: Intel's GPUs that torch can use, in torch's order.
     """
 
     build: Build
@@ -160,13 +184,27 @@ class Hardware:
     gpus: tuple[Gpu, ...]
     mps: Mps | None
     reasons: tuple[str, ...]
+    xpus: tuple[Xpu, ...] = ()
 
     @property
-    def device_type(self) -> Literal["cuda", "mps", "cpu"]:
+    def device_type(self) -> Literal["cuda", "xpu", "mps", "cpu"]:
         """The device that work runs on here, in torch's word."""
         if self.gpus:
             return "cuda"
+        if self.xpus:
+            return "xpu"
         return "cpu" if self.mps is None else "mps"
+
+    @property
+    def names_of_gpus(self) -> tuple[str, ...]:
+        """Every GPU that torch can use, whoever made it, by name."""
+        apple = () if self.mps is None else (self.mps.name,)
+        return (*(gpu.name for gpu in self.gpus), *(xpu.name for xpu in self.xpus), *apple)
+
+    @property
+    def name(self) -> str:
+        """What work runs on here, by name: the first GPU, or else the CPU."""
+        return (*self.names_of_gpus, self.cpu.name)[0]
 
     @property
     def has_tf32(self) -> bool:
@@ -181,6 +219,8 @@ class Hardware:
         """
         if self.gpus:
             return all(gpu.has_bf16 for gpu in self.gpus)
+        if self.xpus:
+            return all(xpu.bf16 is True for xpu in self.xpus)
         return self.mps is None and self.cpu.bf16
 
     @property

@@ -134,7 +134,7 @@ def no_pinning(hardware: Hardware) -> str | None:
     Args:
         hardware: the machine.
     """
-    if hardware.device_type == "cuda":
+    if hardware.device_type in ("cuda", "xpu"):
         return None
     if hardware.device_type == "mps":
         return "torch pins no memory for Apple's GPU"

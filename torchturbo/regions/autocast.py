@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from torchturbo.hardware import Hardware, detect
+from torchturbo.hardware import Hardware, Xpu, detect
 from torchturbo.regions._backward import REGION
 from torchturbo.regions._here import Factors, as_in_forward, thread
 from torchturbo.regions._scaler import Scaler
@@ -24,7 +24,7 @@ from torchturbo.settings._edits import Edit, Raw, always, own
 
 __all__ = ["DEVICE_TYPES", "as_in_forward", "autocast", "dtype_put_on"]
 
-DEVICE_TYPES = ("cpu", "cuda", "mps")
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
 
 _C: Any = torch._C
@@ -122,10 +122,15 @@ def _resolve(value: str | None, hardware: Hardware) -> str | None:
 def _why_not(hardware: Hardware, value: str | None) -> str | None:
     if value is None or (value == "bf16" and hardware.has_bf16):
         return None
-    if hardware.device_type == "mps":
-        return "autocast has not been proven on Apple GPUs"
+    if hardware.device_type == "xpu":
+        return _why_not_on(hardware.xpus, value)
     if value == "fp16":
         return None
+    if hardware.device_type == "mps":
+        return (
+            "Apple's GPUs do not tell whether they compute bf16 or only emulate it; all of them compute fp16: "
+            "autocast='fp16', around what calls backward too"
+        )
     if hardware.device_type == "cpu":
         return f"{hardware.cpu.name} computes bf16 by emulation only, which is slower than float32"
     name = next(gpu.name for gpu in hardware.gpus if not gpu.has_bf16)
@@ -135,6 +140,18 @@ def _why_not(hardware: Hardware, value: str | None) -> str | None:
         else ""
     )
     return f"{name} computes bf16 by emulation only{fp16}"
+
+
+def _why_not_on(xpus: tuple[Xpu, ...], value: str) -> str | None:
+    """Why an Intel GPU does not compute in this, or None."""
+    computes = {"bf16": [xpu.bf16 for xpu in xpus], "fp16": [xpu.fp16 for xpu in xpus]}[value]
+    if all(computes):
+        return None
+    if None in computes:
+        return "Intel GPUs say what they compute once torch has started them, and it has not yet"
+    return (
+        f"{next(xpu.name for xpu, its in zip(xpus, computes, strict=True) if not its)} does not compute {value} itself"
+    )
 
 
 def dtype_put_on(held: Iterable[tuple[Cell, Any, Raw, Raw]]) -> torch.dtype | None:

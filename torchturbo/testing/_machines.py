@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 
 from torchturbo.errors import OptionValueError, near
-from torchturbo.hardware import Build, Cpu, Gpu, Hardware, Mps, _pretending
+from torchturbo.hardware import Build, Cpu, Gpu, Hardware, Mps, Xpu, _pretending
 
 __all__ = ["MACHINES", "pretend_hardware"]
 
@@ -48,6 +48,12 @@ def _without_gpu(platform: str, cpu: Cpu, mps: Mps | None = None) -> Hardware:
     return Hardware(_build(platform), cpu, (), mps, (f"This torch build ({_TORCH}) has no CUDA.",))
 
 
+def _with_xpu(name: str, mebibytes: int, driver: str, cpu: Cpu) -> Hardware:
+    without = (f"This torch build ({_TORCH}) has no CUDA.", "torchturbo is unproven on Intel GPUs.")
+    xpu = Xpu(0, name, mebibytes * _MIB, bf16=True, fp16=True, xmx=True, driver=driver)
+    return Hardware(_build("Linux 6.8.0 x86_64"), cpu, (), None, without, (xpu,))
+
+
 # Memory is what the driver reports, which is a little less than the name promises.
 MACHINES = MappingProxyType(
     {
@@ -64,6 +70,18 @@ MACHINES = MappingProxyType(
             _cpu("AMD EPYC 9654 96-Core Processor", 16, "AVX512", "avx512", "bf16"),
         ),
         "cpu": _without_gpu("Linux 6.8.0 x86_64", _cpu("AMD EPYC 7763 64-Core Processor", 16, "AVX2")),
+        "B580": _with_xpu(
+            "Intel(R) Arc(TM) B580 Graphics",
+            11605,
+            "1.6.33578",
+            _cpu("Intel(R) Core(TM) Ultra 7 265K", 20, "AVX2"),
+        ),
+        "Max 1550": _with_xpu(
+            "Intel(R) Data Center GPU Max 1550",
+            65536,
+            "1.6.33578",
+            _cpu("Intel(R) Xeon(R) Platinum 8480+", 56, "AVX512", "avx512", "bf16", "fp16", "amx"),
+        ),
         "apple": _without_gpu(
             "Darwin 24.6.0 arm64",
             _cpu("Apple M1 Max", 10, "DEFAULT", "fp16"),

@@ -1,0 +1,369 @@
+"""When blocks open and close, what they leave to whom, and what is refused; with the real libraries."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.integrations.digits import optimizer_of
+from torchturbo import PROFILES, Profile, turbo
+from torchturbo._sources import UNNAMED
+from torchturbo._turbo import in_force
+from torchturbo.errors import OptionNameError, TargetError, UnsupportedHere
+from torchturbo.integrations._around import Around, Beside, left
+
+LEFT = left(autocast="a framework", accumulate="its own")
+
+
+class Failed(Exception):
+    pass
+
+
+# ----------------------------------------------------------------------------------------------- what is left to others
+
+
+class TestBeside:
+    def test_what_is_left_is_not_touched_whoever_asks_for_it(self) -> None:
+        with Beside("fast", LEFT, autocast="fp16", init_scale=8.0, accumulate=4, anomaly=True) as active:
+            assert not torch.is_autocast_enabled("cpu")
+            assert torch.is_anomaly_enabled()
+            assert active.scaler is None
+            assert active.is_last_micro_step
+        left = {d.name: d.refused for d in active.plan.refused if d.left_to}
+        assert left == {
+            "accumulate": "left to its own",
+            "autocast": "left to a framework",
+            "init_scale": "left to a framework",
+        }
+
+    def test_the_report_says_whom_it_is_left_to(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with Beside("fast", LEFT) as active:
+            report = active.report()
+        row = report["autocast"]
+        assert (row.effective, row.reason, row.origin) == (False, "left to a framework", "profile fast")
+        assert "left to a framework" in capsys.readouterr().out
+        assert "autocast" not in report.blocks[-1].left_out  # the machine could do it
+
+    def test_strict_is_about_the_machine_alone(self) -> None:
+        with Beside(Profile("mine", autocast="bf16"), LEFT, strict=True, anomaly=True):
+            assert torch.is_anomaly_enabled()
+        with pytest.raises(UnsupportedHere, match="cudnn_benchmark") as raised, Beside("fast", LEFT, strict=True):
+            pass
+        assert "autocast" not in str(raised.value)
+
+    def test_another_turbo_of_the_same_profile_is_not_affected(self) -> None:
+        with Beside("exact", LEFT):
+            pass
+        with turbo("exact") as active:
+            assert [d.name for d in active.plan.refused if d.left_to] == []
+
+    def test_it_pickles_and_copies(self) -> None:
+        made = Beside("fast", LEFT, anomaly=True)
+        for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+            assert (again._left_to, repr(again)) == (LEFT, repr(made))
+
+
+class TestAround:
+    def test_the_line_that_runs_the_library_is_where(self) -> None:
+        around = Around(("no_such_library",), "exact", False, {})
+        around.open(())
+        try:
+            assert around.active is not None
+            assert around.active.where.startswith(__file__)
+        finally:
+            around.close()
+        assert around.active is None
+        around.close()
+
+    def test_a_run_that_ended_unsaid_is_closed_by_the_next(self) -> None:
+        around = Around(("library",), "debug", False, {})
+        around.open(())
+        around.open(LEFT)
+        assert len(in_force()) == 1
+        around.close(Failed())
+        assert in_force() == ()
+
+    def test_scaling_goes_on_from_run_to_run(self) -> None:
+        around = Around(("library",), "fast", False, {"autocast": "fp16"})
+        scalers = []
+        for _ in range(2):
+            with around.block(()):
+                scalers.append(around.active and around.active.scaler)
+        assert scalers[0] is scalers[1] is not None
+
+    def test_nobody_has_a_report_outside_of_a_run(self) -> None:
+        with pytest.raises(RuntimeError, match="no run is under way"):
+            Around(("library",), "fast", False, {}).report()
+
+    def test_a_bad_option_is_told_at_once(self) -> None:
+        with pytest.raises(OptionNameError, match="did you mean 'anomaly'"):
+            Around(("library",), "fast", False, {"anomly": True})
+
+    def test_the_default_profile_stays_the_default_in_copies(self) -> None:
+        assert copy.deepcopy(UNNAMED) is pickle.loads(pickle.dumps(UNNAMED)) is UNNAMED
+
+
+# ----------------------------------------------------------------------------------------------------------- Lightning
+
+
+class TestLightning:
+    @pytest.fixture
+    def callback(self) -> type[Any]:
+        pytest.importorskip("lightning.pytorch")
+        from torchturbo.integrations.lightning import TurboCallback
+
+        return TurboCallback
+
+    @staticmethod
+    def trainer(precision: str = "32-true") -> Any:
+        return SimpleNamespace(precision_plugin=SimpleNamespace(precision=precision))
+
+    def test_a_run_is_a_block(self, callback: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        its = callback("debug")
+        its.setup(self.trainer("bf16-mixed"), None, "fit")
+        assert torch.is_anomaly_enabled()
+        assert its.report()["autocast"].reason == "left to Lightning's precision='bf16-mixed'"
+        its.teardown(None, None, "fit")
+        assert its.active is None
+        assert not torch.is_anomaly_enabled()
+
+    @pytest.mark.parametrize("error", [Failed("mine"), KeyboardInterrupt()])
+    def test_a_run_that_ends_with_an_error_is_closed(self, callback: Any, error: BaseException) -> None:
+        its = callback("debug")
+        its.setup(self.trainer(), None, "fit")
+        its.on_exception(None, None, error)
+        assert in_force() == ()
+
+    def test_micro_batches_are_lightnings(self, callback: Any) -> None:
+        with pytest.raises(TargetError, match=r"accumulate=4 .* write Trainer\(accumulate_grad_batches=...\)"):
+            callback("fast", accumulate=4)
+
+    def test_it_pickles_as_processes_need_it(self, callback: Any) -> None:
+        its = pickle.loads(pickle.dumps(callback("debug", num_threads=1)))
+        its.setup(self.trainer(), None, "fit")
+        assert torch.is_anomaly_enabled()
+        its.teardown(None, None, "fit")
+
+    def test_fabric(self, callback: Any) -> None:
+        from lightning.fabric import Fabric
+
+        from torchturbo.integrations.lightning import turbo_for
+
+        with turbo_for(Fabric(accelerator="cpu", precision="bf16-mixed"), "fast") as active:
+            assert not torch.is_autocast_enabled("cpu")
+            assert [d.name for d in active.plan.refused if d.left_to] == ["autocast"]
+        with turbo_for(Fabric(accelerator="cpu"), "fast", accumulate=2) as active:
+            assert [d.name for d in active.plan.refused if d.left_to] == []
+
+
+# -------------------------------------------------------------------------------------------------------- Hugging Face
+
+
+class TestAccelerate:
+    def test_what_the_accelerator_does_is_left_to_it(self) -> None:
+        accelerate = pytest.importorskip("accelerate")
+        from torchturbo.integrations.accelerate import turbo_for
+
+        def left_by(**arguments: Any) -> dict[str, Any]:
+            accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+            accelerator = accelerate.Accelerator(cpu=True, **arguments)
+            with turbo_for(accelerator, "fast", accumulate=2) as active:
+                return {d.name: d.refused for d in active.plan.refused if d.left_to}
+
+        try:
+            assert left_by() == {}
+            assert left_by(gradient_accumulation_steps=4) == {
+                "accumulate": "left to Accelerator(gradient_accumulation_steps=4)"
+            }
+            assert left_by(mixed_precision="bf16") == {"autocast": "left to Accelerator(mixed_precision='bf16')"}
+        finally:
+            accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+        with pytest.raises(TargetError, match=r"takes an accelerate.Accelerator, and got str"):
+            turbo_for("fast")
+
+
+class TestTransformers:
+    @pytest.fixture
+    def callback(self) -> Any:
+        pytest.importorskip("accelerate")
+        pytest.importorskip("transformers")
+        from torchturbo.integrations.transformers import TurboCallback
+
+        yield TurboCallback
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+    @staticmethod
+    def made(folder: Any, *callbacks: Any) -> Any:
+        from transformers import Trainer, TrainingArguments
+
+        class Failing(Trainer):  # type: ignore[misc]
+            def training_step(self, *args: Any, **kwargs: Any) -> Any:
+                assert torch.is_anomaly_enabled()
+                raise Failed("mine")
+
+        arguments: Any = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no"}
+        data: Any = [{"x": torch.zeros(2)}] * 4
+        model = nn.Sequential(nn.Linear(2, 2))
+        return Failing(model, TrainingArguments(folder, **arguments), train_dataset=data, callbacks=list(callbacks))
+
+    def test_an_error_closes_the_block(self, callback: Any, tmp_path: Any) -> None:
+        its = callback("debug")
+        trainer = self.made(tmp_path, its)
+        for _ in range(2):
+            with pytest.raises(Failed, match="mine"):
+                trainer.train()
+            assert its.active is None
+            assert in_force() == ()
+
+    def test_a_trainer_that_is_there_already_is_attached_to(self, callback: Any, tmp_path: Any) -> None:
+        trainer, its = self.made(tmp_path), callback("debug")
+        trainer.add_callback(its)
+        with pytest.raises(TargetError, match=r"attach\(trainer\) instead of trainer.add_callback\(\)"):
+            trainer.train()
+        its.attach(trainer)
+        assert trainer.callback_handler.callbacks.count(its) == 1
+        with pytest.raises(Failed, match="mine"):
+            trainer.train()
+        with pytest.raises(TargetError, match=r"takes a transformers.Trainer, and got str"):
+            its.attach("trainer")
+
+    def test_micro_batches_are_the_trainers(self, callback: Any) -> None:
+        with pytest.raises(TargetError, match=r"write TrainingArguments\(gradient_accumulation_steps=...\)"):
+            callback("fast", accumulate=4)
+
+
+# -------------------------------------------------------------------------------------------------------------- others
+
+
+class TestIgnite:
+    @pytest.fixture
+    def ignite(self) -> Any:
+        pytest.importorskip("ignite.engine")
+        from torchturbo.integrations import ignite
+
+        return ignite
+
+    @pytest.mark.parametrize("swallowed", [False, True])
+    def test_an_error_closes_the_block_and_goes_where_it_goes_without(self, ignite: Any, swallowed: bool) -> None:
+        from ignite.engine import Engine, Events
+
+        def fail(engine: Any, batch: Any) -> None:
+            assert torch.is_anomaly_enabled()
+            raise Failed("mine")
+
+        engine = Engine(fail)
+        engine.logger.disabled = True
+        attached = ignite.attach(engine, "debug")
+        if swallowed:
+            engine.add_event_handler(Events.EXCEPTION_RAISED, lambda error: None)
+            engine.run([1], max_epochs=1)
+        else:
+            with pytest.raises(Failed, match="mine"):
+                engine.run([1], max_epochs=1)
+        assert attached.active is None
+        assert in_force() == ()
+
+    def test_an_interrupted_run_has_a_block_for_each_part(self, ignite: Any) -> None:
+        from ignite.engine import Engine
+
+        seen = []
+
+        def step(engine: Any, batch: Any) -> None:
+            seen.append(torch.is_anomaly_enabled())
+            if batch == 2:
+                engine.interrupt()
+
+        engine = Engine(step)
+        attached = ignite.attach(engine, "debug")
+        engine.run([1, 2, 3], max_epochs=1)
+        assert (seen, in_force()) == ([True] * 2, ())
+        engine.run([1, 2, 3], max_epochs=1)
+        assert seen == [True] * 3
+        attached.detach()
+        attached.detach()
+        engine.run([1], max_epochs=2)
+        assert not any(seen[3:])
+
+    def test_what_the_engine_does_is_left_to_it(self, ignite: Any) -> None:
+        from ignite.engine import Engine, create_supervised_trainer
+
+        def left_by(**arguments: Any) -> dict[str, str]:
+            model = nn.Linear(2, 1)
+            made = create_supervised_trainer(model, optimizer_of(model), nn.MSELoss(), **arguments)
+            return dict(ignite._left_to(made))
+
+        waits = "Ignite's create_supervised_trainer(gradient_accumulation_steps=2)"
+        assert left_by() == {}
+        assert left_by(gradient_accumulation_steps=2) == {"accumulate": waits}
+        assert left_by(amp_mode="amp")["autocast"] == "Ignite's create_supervised_trainer(amp_mode='amp')"
+        assert left_by(amp_mode="amp", gradient_accumulation_steps=2)["accumulate"] == waits
+        assert (
+            left_by(amp_mode="amp", scaler=torch.amp.GradScaler("cpu"))["accumulate"]
+            == "the GradScaler of Ignite's step"
+        )
+        assert ignite._left_to(Engine(lambda engine, batch: None)) == ()
+        with pytest.raises(TargetError, match=r"takes an ignite.engine.Engine, and got Linear"):
+            ignite.attach(nn.Linear(1, 1))
+
+
+class TestSkorch:
+    @pytest.fixture
+    def callback(self) -> Any:
+        pytest.importorskip("skorch")
+        from torchturbo.integrations.skorch import TurboCallback
+
+        return TurboCallback
+
+    @staticmethod
+    def net_of(callback: Any, module: Any) -> Any:
+        from skorch import NeuralNetClassifier
+
+        criterion = nn.CrossEntropyLoss
+        return NeuralNetClassifier(
+            module, callbacks=[callback], max_epochs=1, train_split=None, verbose=0, criterion=criterion
+        )
+
+    def test_an_error_closes_the_block_and_the_net_is_as_it_was(self, callback: Any) -> None:
+        class Failing(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = nn.Linear(2, 2)
+
+            def forward(self, x: Any) -> Any:
+                assert torch.is_anomaly_enabled()
+                raise Failed("mine")
+
+        its = callback("debug")
+        classifier = self.net_of(its, Failing)
+        for _ in range(2):
+            with pytest.raises(Failed, match="mine"):
+                classifier.fit(torch.zeros(4, 2).numpy(), torch.zeros(4, dtype=torch.long).numpy())
+            assert "fit_loop" not in vars(classifier)
+            assert in_force() == ()
+
+    def test_scikit_learn_clones_it_with_its_options(self, callback: Any) -> None:
+        from sklearn.base import clone
+
+        mine = PROFILES["fast"] | Profile("mine", anomaly=True)
+        again = clone(self.net_of(callback(mine, num_threads=1), nn.Linear)).callbacks[0]
+        assert again.get_params() == {"profile": mine, "strict": False, "num_threads": 1}
+        assert again.set_params(strict=True, num_threads=2).get_params()["num_threads"] == 2
+        assert pickle.loads(pickle.dumps(callback())).profile is UNNAMED
+        with pytest.raises(TargetError, match="write a train_step of your own"):
+            again.set_params(accumulate=2)
+
+    def test_autocast_of_an_accelerated_net_is_its_accelerators(self) -> None:
+        pytest.importorskip("skorch")
+        from torchturbo.integrations.skorch import _left_to
+
+        net = SimpleNamespace(accelerator=SimpleNamespace(mixed_precision="bf16"))
+        assert dict(_left_to(net))["autocast"] == "the net's Accelerator(mixed_precision='bf16')"
+        assert "autocast" not in dict(_left_to(SimpleNamespace()))

@@ -1,0 +1,47 @@
+"""Hugging Face Accelerate: a block for loops with an `Accelerator`.
+
+Where it enters autocast (``mixed_precision="bf16"``), or has a `GradScaler` (``"fp16"``), both are left to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from accelerate import Accelerator
+
+from torchturbo.errors import TargetError
+from torchturbo.integrations._around import UNNAMED, Beside, left
+from torchturbo.profiles import Profile
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from torchturbo._options import Options
+
+__all__ = ["turbo_for"]
+
+
+def turbo_for(
+    accelerator: Any, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]
+) -> Beside:
+    """A `turbo` for loops with this `Accelerator`: what it does itself is left to it.
+
+    Args:
+        accelerator: an `accelerate.Accelerator`.
+        profile: as `turbo` takes it.
+        strict: as `turbo` takes it.
+        **options: as `turbo` takes them.
+
+    Raises:
+        TargetError: it is no `Accelerator`.
+    """
+    if not isinstance(accelerator, Accelerator):
+        raise TargetError(f"turbo_for takes an accelerate.Accelerator, and got {type(accelerator).__name__}")
+    precision, waits = accelerator.mixed_precision, accelerator.gradient_accumulation_steps
+    accumulates: str | None
+    if waits > 1:
+        accumulates = f"Accelerator(gradient_accumulation_steps={waits})"
+    else:
+        accumulates = None if accelerator.scaler is None else "the GradScaler of the Accelerator"
+    autocast = None if precision == "no" else f"Accelerator(mixed_precision={precision!r})"
+    return Beside(profile, left(autocast=autocast, accumulate=accumulates), strict=strict, **options)

@@ -1,0 +1,103 @@
+"""Lightning: a callback for its `Trainer`, and a block for loops with `Fabric`.
+
+Where a precision plugin of Lightning's enters autocast (``precision="bf16-mixed"``), or has a `GradScaler`
+(``"16-mixed"``), both are left to it. With ``precision="32-true"``, Lightning's default, they are torchturbo's.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from torchturbo._active import Active
+from torchturbo._program import Left
+from torchturbo._report import Report
+from torchturbo.integrations._around import UNNAMED, Around, Beside, left
+from torchturbo.profiles import Profile
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from torchturbo._options import Options
+
+if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
+    from pytorch_lightning import Callback
+else:
+    try:
+        from lightning.pytorch import Callback
+    except ImportError:
+        from pytorch_lightning import Callback
+
+__all__ = ["TurboCallback", "turbo_for"]
+
+_WAITS = "Trainer(accumulate_grad_batches=...)"
+
+
+def _of_plugin(plugin: Any) -> str | None:
+    """Who enters autocast or computes in half precision, or None where nobody does."""
+    precision = str(plugin.precision)
+    return None if precision == "32-true" else f"Lightning's precision={precision!r}"
+
+
+class TurboCallback(Callback):  # type: ignore[misc] # its types are not looked at
+    """A block around each run of a Lightning `Trainer`: fit, validate, test, predict.
+
+    ``Trainer(callbacks=[TurboCallback("fast")])``. It opens before the model is configured, and closes after the last
+    hook of the run, also where the run raises or is interrupted.
+
+    Args:
+        profile: as `turbo` takes it.
+        strict: as `turbo` takes it.
+        **options: as `turbo` takes them, but for ``accumulate``.
+
+    Raises:
+        TargetError: ``accumulate``, which is ``Trainer(accumulate_grad_batches=...)``.
+    """
+
+    def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
+        super().__init__()
+        packages = ("lightning", "pytorch_lightning", "lightning_fabric")
+        self._around = Around(packages, profile, strict, options, instead={"accumulate": _WAITS})
+
+    @property
+    def active(self) -> Active | None:
+        """The block that is open, or None outside of a run."""
+        return self._around.active
+
+    def report(self) -> Report:
+        """What the block has put in force, printed.
+
+        Raises:
+            RuntimeError: no run is under way.
+        """
+        return self._around.report()
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Opens the block."""
+        # Lightning takes every step with a closure, which no window of micro-batches can wait for.
+        self._around.open(left(autocast=_of_plugin(trainer.precision_plugin), accumulate=_WAITS))
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Closes the block."""
+        self._around.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Closes the block, and leaves the exception to Lightning."""
+        self._around.close(exception)
+
+
+def turbo_for(
+    fabric: Any, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]
+) -> Beside:
+    """A `turbo` for loops with this `Fabric`: what its precision does is left to it.
+
+    Args:
+        fabric: a `lightning.Fabric`.
+        profile: as `turbo` takes it.
+        strict: as `turbo` takes it.
+        **options: as `turbo` takes them.
+    """
+    plugin = fabric.strategy.precision
+    scaler = "the GradScaler of Fabric's precision" if getattr(plugin, "scaler", None) is not None else None
+    of_fabric: Left = left(autocast=_of_plugin(plugin), accumulate=scaler)
+    return Beside(profile, of_fabric, strict=strict, **options)

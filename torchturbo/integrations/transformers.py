@@ -1,0 +1,102 @@
+"""Hugging Face transformers: a callback for its `Trainer`.
+
+Where its arguments ask for half precision (``bf16=True``, ``fp16=True``), autocast and scaling are left to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from transformers import Trainer, TrainerCallback
+
+from torchturbo._active import Active
+from torchturbo._program import Left
+from torchturbo._report import Report
+from torchturbo.errors import TargetError
+from torchturbo.integrations._around import UNNAMED, Around, Within, left
+from torchturbo.profiles import Profile
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from torchturbo._options import Options
+
+__all__ = ["TurboCallback"]
+
+_WAITS = "TrainingArguments(gradient_accumulation_steps=...)"
+
+
+def _left_to(trainer: Any) -> Left:
+    precision = trainer.accelerator.mixed_precision
+    autocast = None if precision == "no" else f"the Trainer's TrainingArguments({precision}=True)"
+    return left(autocast=autocast, accumulate=_WAITS)
+
+
+class TurboCallback(TrainerCallback):  # type: ignore[misc] # its types are not looked at
+    """A block around each ``train()`` of a `transformers.Trainer`, with the evaluations in it.
+
+    ``Trainer(..., callbacks=[TurboCallback("fast")])``. The trainer tells no callback of an exception. So when the
+    trainer has been made, its ``train`` gets a block around it; a trainer that is there already is given to `attach`.
+
+    Args:
+        profile: as `turbo` takes it.
+        strict: as `turbo` takes it.
+        **options: as `turbo` takes them, but for ``accumulate``.
+
+    Raises:
+        TargetError: ``accumulate``, which is ``TrainingArguments(gradient_accumulation_steps=...)``.
+    """
+
+    def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
+        packages = ("transformers", "accelerate", "trl")
+        self._around = Around(packages, profile, strict, options, instead={"accumulate": _WAITS})
+
+    @property
+    def active(self) -> Active | None:
+        """The block that is open, or None outside of a run."""
+        return self._around.active
+
+    def report(self) -> Report:
+        """What the block has put in force, printed.
+
+        Raises:
+            RuntimeError: no run is under way.
+        """
+        return self._around.report()
+
+    def attach(self, trainer: Any) -> None:
+        """Puts blocks around the ``train`` of a trainer, and makes this a callback of it.
+
+        Args:
+            trainer: a `transformers.Trainer`.
+
+        Raises:
+            TargetError: it is no `Trainer`.
+        """
+        if not isinstance(trainer, Trainer):
+            raise TargetError(f"attach takes a transformers.Trainer, and got {type(trainer).__name__}")
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        Within(trainer, "train", self._around, _left_to)
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Attaches itself to the trainer that is being made."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not Trainer.__init__.__code__:
+            frame = frame.f_back
+        if frame is not None:
+            self.attach(frame.f_locals["self"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Looks whether the block is there.
+
+        Raises:
+            TargetError: it was added to a trainer that had been made before.
+        """
+        if self.active is None:
+            raise TargetError(
+                "TurboCallback came to a Trainer that had been made already: give it to Trainer(callbacks=[...]), or "
+                "call its attach(trainer) instead of trainer.add_callback()"
+            )
