@@ -50,6 +50,7 @@ ORDER = (
     "_wrap",  # what is called, in blocks
     "_outputs",  # what modules return
     "_modules",  # modules, in blocks
+    "_float8",  # layers that multiply in float8
     "_accelerate",  # all of these
     "_prefetch",  # loaders, one batch ahead
     "_replay",  # a function again and again from the same state
@@ -259,7 +260,7 @@ def declared() -> set[str]:
     return {re.split(r"[<>=!~ \[]", requirement)[0] for requirement in wanted}
 
 
-ONLY_WITHIN = {"torchturbo.testing._plugin": {"pytest"}} | {
+ONLY_WITHIN = {"torchturbo.testing._plugin": {"pytest"}, "torchturbo._float8": {"torchao"}} | {
     # Lightning has had two names.
     f"torchturbo.integrations.{path.stem}": {path.stem, *{"lightning": {"pytorch_lightning"}}.get(path.stem, ())}
     for path in (PACKAGE / "integrations").glob("[!_]*.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, MethodType
@@ -14,11 +15,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from torchturbo._float8 import check, config_of, convert, put_back
 from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, parsed_dtype, restored
 from torchturbo._sources import UNNAMED, sources
 from torchturbo._turbo import turbo
 from torchturbo._wrap import AROUND, in_turns, like, wrapped
-from torchturbo.errors import OptionValueError, TargetError
+from torchturbo.errors import HardwareWarning, OptionValueError, TargetError
+from torchturbo.hardware import detect
 from torchturbo.profiles import Profile
 from torchturbo.regions._scaler import Scaler
 
@@ -42,6 +45,7 @@ def accelerate(
     strict: bool = ...,
     output_dtype: OutputDtype = ...,
     on_oom: OnOom | None = ...,
+    float8: bool | str | object = ...,
     **options: Unpack[Options],
 ) -> T: ...
 @overload
@@ -51,6 +55,7 @@ def accelerate(
     strict: bool = ...,
     output_dtype: OutputDtype = ...,
     on_oom: OnOom | None = ...,
+    float8: bool | str | object = ...,
     **options: Unpack[Options],
 ) -> Callable[[T], T]: ...
 def accelerate(
@@ -61,6 +66,7 @@ def accelerate(
     strict: bool = False,
     output_dtype: OutputDtype = "input",
     on_oom: OnOom | None = None,
+    float8: bool | str | object = False,
     **options: Unpack[Options],
 ) -> Any:
     """Runs every call of a target in `turbo`, and returns the same kind of thing.
@@ -80,9 +86,14 @@ def accelerate(
         on_oom: what happens where a step, ``def step(model, batch, optimizer)``, runs out of memory. ``"split"``: it is
             put back, and taken in two parts of its batch, or more, with the gradients of the whole. ``"raise"``: the
             error says what used the memory. None: torch's error. For functions and methods alone.
+        float8: multiply in float8 in a module's linear layers, by torchao, until `restore`: True, the name of one of
+            torchao's recipes, or its `Float8LinearConfig`. For modules alone. Left out with a `HardwareWarning` where
+            the machine has no float8.
         **options: values that beat the profile's.
 
     Raises:
+        MissingPackageError: `float8`, and torchao is not installed.
+        UnsupportedHere: `float8` and `strict`, and the machine has no float8.
         TargetError: `target` cannot be decorated; says what to decorate instead.
         ProfileNameError: there is no such profile.
         OptionNameError: there is no such option.
@@ -100,15 +111,36 @@ def accelerate(
     output_dtype = parsed_dtype(output_dtype)
     if on_oom not in (None, "split", "raise"):
         raise OptionValueError(f"on_oom={on_oom!r}: expected one of 'split', 'raise', None")
+    if float8 is not False:
+        return _in_float8(around, output_dtype, float8, on_oom, target)
     if target is _ABSENT:
         return partial(_decorated, around=around, output_dtype=output_dtype, on_oom=on_oom)
     return _decorated(target, around, output_dtype, on_oom)
 
 
+def _in_float8(around: turbo, output_dtype: OutputDtype, float8: object, on_oom: OnOom | None, target: Any) -> Any:
+    """What a module becomes whose linear layers are to multiply in float8."""
+    if target is _ABSENT:
+        return partial(_in_float8, around, output_dtype, float8, on_oom)
+    if not isinstance(target, nn.Module):
+        raise TargetError(f"float8 is for modules, whose layers it converts, and this is {_kind(target)}")
+    if sources().disabled is not None:
+        return target
+    config = config_of(float8)
+    reason = check(target, config, detect(), strict=around._strict)
+    if reason is not None:
+        warnings.warn(f"float8 is left out here: {reason}", HardwareWarning, stacklevel=3)
+    _decorated(target, around, output_dtype, on_oom)
+    if reason is None:
+        convert(target, config)
+    return target
+
+
 def restore(target: M) -> M:
     """Takes off a module, or a class of modules, all that `accelerate` has put on it, and returns it.
 
-    Its children stay as they are. Nothing happens to one that was never accelerated.
+    Its children stay as they are, but for layers that compute in float8, which do so no more. Nothing happens to one
+    that was never accelerated.
 
     Args:
         target: a module, or a class of modules.
@@ -126,6 +158,8 @@ def restore(target: M) -> M:
             "and is the __wrapped__ of what accelerate has made of it"
         )
     restored(target)
+    if isinstance(target, nn.Module):
+        put_back(target)
     return target
 
 

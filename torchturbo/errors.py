@@ -22,7 +22,7 @@
     CompileWarning         (UserWarning)   what was to be compiled runs eagerly; says what and why
     AccumulationWarning    (UserWarning)   a step was taken before all its micro-batches had come
     ScalingWarning         (UserWarning)   a model may not learn from its fp16 gradients; says why
-    HardwareWarning        (UserWarning)   a profile was measured on another machine, or with another torch
+    HardwareWarning        (UserWarning)   a profile is of another machine, or a model is not converted on this one
     RanksWarning           (UserWarning)   processes that train together are asked for different things; says which
     CacheWarning           (UserWarning)   something is built anew where it was to be kept; says why
     DeterminismWarning     (UserWarning)   the next run may have other bits; says by what, and where it was called
@@ -115,7 +115,7 @@ class CompileWarning(UserWarning):
 
 
 class HardwareWarning(UserWarning):
-    """A profile that was found by measuring, on another machine or with another torch than this one."""
+    """A profile that was measured on another machine or torch, or a model that this machine cannot compute as asked."""
 
 
 class RanksWarning(UserWarning):

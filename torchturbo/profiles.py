@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from torchturbo._options import Options
 
 
+_ELSEWHERE = {
+    "float8": "it is for one model, whose layers it converts: accelerate(model, float8=True)",
+}
+"""What looks like an option and is something else, and what to write instead."""
+
+
 def parsed(options: Mapping[str, object]) -> dict[str, object]:
     """Options by name, each value in its one spelling.
 
@@ -30,7 +36,8 @@ def parsed(options: Mapping[str, object]) -> dict[str, object]:
                 "@accelerate(on_oom='split') def step(model, batch, optimizer): a block cannot be run again"
             )
         if name not in OPTIONS:
-            raise OptionNameError(f"there is no option {name!r}: {near(name, OPTIONS)}")
+            instead = _ELSEWHERE.get(name) or near(name, OPTIONS)
+            raise OptionNameError(f"there is no option {name!r}: {instead}")
     return {name: OPTIONS[name].parse(value) for name, value in options.items()}
 
 

@@ -1,4 +1,4 @@
-"""Fifty steps by each library: the same bits with torchturbo as alone, and nothing left that it does not leave alone."""
+"""Fifty steps by each library: the same bits with torchturbo as alone, and nothing is left that it does not leave."""
 
 from __future__ import annotations
 

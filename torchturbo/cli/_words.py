@@ -186,6 +186,8 @@ MACHINES = (
     "B200",
     "cpu-bf16",
     "cpu",
+    "B580",
+    "Max 1550",
     "apple",
 )
 """The machines that can be pretended."""
