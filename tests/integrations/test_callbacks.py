@@ -127,11 +127,11 @@ class TestLightning:
     def test_a_run_is_a_block(self, callback: Any, capsys: pytest.CaptureFixture[str]) -> None:
         its = callback("debug")
         its.setup(self.trainer("bf16-mixed"), None, "fit")
-        assert torch.is_anomaly_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
         assert its.report()["autocast"].reason == "left to Lightning's precision='bf16-mixed'"
         its.teardown(None, None, "fit")
         assert its.active is None
-        assert not torch.is_anomaly_enabled()
+        assert not torch.are_deterministic_algorithms_enabled()
 
     @pytest.mark.parametrize("error", [Failed("mine"), KeyboardInterrupt()])
     def test_a_run_that_ends_with_an_error_is_closed(self, callback: Any, error: BaseException) -> None:
@@ -144,10 +144,28 @@ class TestLightning:
         with pytest.raises(TargetError, match=r"accumulate=4 .* write Trainer\(accumulate_grad_batches=...\)"):
             callback("fast", accumulate=4)
 
+    def test_anomalies_are_lightnings_which_looks_for_them_or_does_not(self, callback: Any) -> None:
+        with pytest.raises(TargetError, match=r"anomaly=True .* write Trainer\(detect_anomaly=...\)"):
+            callback("fast", anomaly=True)
+        its = callback("debug")
+        its.setup(self.trainer(), None, "fit")
+        assert not torch.is_anomaly_enabled()
+        its.teardown(None, None, "fit")
+
+    def test_determinism_that_was_asked_for_before_stays(self, callback: Any) -> None:
+        its = callback("fast")
+        with turbo("exact", deterministic=True):  # as Trainer(deterministic=True) does when it is made
+            its.setup(self.trainer(), None, "fit")
+            left = {d.name: d.refused for d in its.active.plan.refused if d.left_to}
+            its.teardown(None, None, "fit")
+        assert left == {
+            "cudnn_benchmark": "left to who asked for determinism: Trainer(deterministic=True), or the code"
+        }
+
     def test_it_pickles_as_processes_need_it(self, callback: Any) -> None:
         its = pickle.loads(pickle.dumps(callback("debug", num_threads=1)))
         its.setup(self.trainer(), None, "fit")
-        assert torch.is_anomaly_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
         its.teardown(None, None, "fit")
 
     def test_fabric(self, callback: Any) -> None:

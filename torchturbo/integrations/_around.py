@@ -61,7 +61,8 @@ class Around:
         profile: as `turbo` takes it.
         strict: as `turbo` takes it.
         options: as `turbo` takes them.
-        instead: what to write instead of options that cannot be had beside the library, by option.
+        instead: of options that cannot be had beside the library, by option: the value that asks for nothing, and
+            what to write instead.
 
     Attributes:
         active: the block that is open, or None.
@@ -77,10 +78,10 @@ class Around:
         strict: bool,
         options: Mapping[str, Any],
         *,
-        instead: Mapping[str, str] | None = None,
+        instead: Mapping[str, tuple[object, str]] | None = None,
     ) -> None:
-        for name, write in (instead or {}).items():
-            if options.get(name, 1) != 1:
+        for name, (nothing, write) in (instead or {}).items():
+            if options.get(name, nothing) != nothing:
                 raise TargetError(f"{name}={options[name]!r} cannot be had beside {libraries[0]}: write {write}")
         self._libraries = libraries
         self._asked: tuple[str | Profile, bool, dict[str, Any]] = profile, strict, dict(options)

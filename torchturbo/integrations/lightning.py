@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from torchturbo._active import Active
 from torchturbo._program import Left
 from torchturbo._report import Report
@@ -30,7 +32,18 @@ else:
 
 __all__ = ["TurboCallback", "turbo_for"]
 
-_WAITS = "Trainer(accumulate_grad_batches=...)"
+_WAITS, _ANOMALY = "Trainer(accumulate_grad_batches=...)", "Trainer(detect_anomaly=...)"
+_INSTEAD = {"accumulate": (1, _WAITS), "anomaly": (False, _ANOMALY)}
+"""Lightning takes every step with a closure, which no window of micro-batches can wait for; and it switches anomaly
+detection on or off around every run itself."""
+
+
+def _left_to(trainer: Any) -> Left:
+    left_to = (*left(autocast=_of_plugin(trainer.precision_plugin), accumulate=_WAITS), ("anomaly", _ANOMALY))
+    if torch.are_deterministic_algorithms_enabled():
+        # Lightning does not keep that it was asked for determinism, but torch does, and trying kernels takes it away.
+        return (*left_to, ("cudnn_benchmark", "who asked for determinism: Trainer(deterministic=True), or the code"))
+    return left_to
 
 
 def _of_plugin(plugin: Any) -> str | None:
@@ -48,16 +61,17 @@ class TurboCallback(Callback):  # type: ignore[misc] # its types are not looked 
     Args:
         profile: as `turbo` takes it.
         strict: as `turbo` takes it.
-        **options: as `turbo` takes them, but for ``accumulate``.
+        **options: as `turbo` takes them, but for ``accumulate`` and ``anomaly``.
 
     Raises:
-        TargetError: ``accumulate``, which is ``Trainer(accumulate_grad_batches=...)``.
+        TargetError: ``accumulate``, which is ``Trainer(accumulate_grad_batches=...)``, or ``anomaly``, which is
+            ``Trainer(detect_anomaly=...)``.
     """
 
     def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
         super().__init__()
         packages = ("lightning", "pytorch_lightning", "lightning_fabric")
-        self._around = Around(packages, profile, strict, options, instead={"accumulate": _WAITS})
+        self._around = Around(packages, profile, strict, options, instead=_INSTEAD)
 
     @property
     def active(self) -> Active | None:
@@ -74,8 +88,7 @@ class TurboCallback(Callback):  # type: ignore[misc] # its types are not looked 
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Opens the block."""
-        # Lightning takes every step with a closure, which no window of micro-batches can wait for.
-        self._around.open(left(autocast=_of_plugin(trainer.precision_plugin), accumulate=_WAITS))
+        self._around.open(_left_to(trainer))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Closes the block."""

@@ -54,7 +54,7 @@ class TurboCallback(Callback):  # type: ignore[misc] # its types are not looked 
 
     def _made(self) -> Around:
         packages = ("skorch", "sklearn")
-        return Around(packages, self.profile, self.strict, self.options, instead={"accumulate": _WAITS})
+        return Around(packages, self.profile, self.strict, self.options, instead={"accumulate": (1, _WAITS)})
 
     @property
     def active(self) -> Active | None:

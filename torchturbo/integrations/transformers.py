@@ -51,7 +51,7 @@ class TurboCallback(TrainerCallback):  # type: ignore[misc] # its types are not 
 
     def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
         packages = ("transformers", "accelerate", "trl")
-        self._around = Around(packages, profile, strict, options, instead={"accumulate": _WAITS})
+        self._around = Around(packages, profile, strict, options, instead={"accumulate": (1, _WAITS)})
 
     @property
     def active(self) -> Active | None:
