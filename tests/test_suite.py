@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import suite
 from tools.suite import NOTHING_COLLECTED, ROOT, Outcome, Part, main, parts, run_all
 
 
@@ -35,6 +36,14 @@ def test_the_biggest_goes_first() -> None:
 )
 def test_what_pytest_says_last_is_counted(last: str, counted: dict[str, int]) -> None:
     assert Outcome(Part("one", ()), 0, f"....\nmore\n{last}\n", 1.0).counted == counted
+
+
+def test_only_what_needs_a_library_that_is_not_here_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        suite.importlib.util, "find_spec", lambda library: None if library in ("skorch", "torchao") else 1
+    )
+    assert suite.without_their_libraries() == ["torchturbo/_float8.py", "torchturbo/integrations/skorch.py"]
+    assert all((ROOT / path).exists() for path in suite.without_their_libraries())
 
 
 def test_each_part_runs_once_and_a_failure_is_shown_whole(
