@@ -16,13 +16,22 @@ from torchturbo import PROFILES, Profile, turbo
 from torchturbo._sources import UNNAMED
 from torchturbo._turbo import in_force
 from torchturbo.errors import OptionNameError, TargetError, UnsupportedHere
-from torchturbo.integrations._around import Around, Beside, left
+from torchturbo.integrations._around import Around, Beside, Within, left
 
 LEFT = left(autocast="a framework", accumulate="its own")
 
 
 class Failed(Exception):
     pass
+
+
+class Thing:
+    def run(self) -> tuple[bool, int]:
+        return torch.is_anomaly_enabled(), len(in_force())
+
+
+def _nothing(thing: object) -> tuple[tuple[str, str], ...]:
+    return ()
 
 
 # ----------------------------------------------------------------------------------------------- what is left to others
@@ -96,6 +105,20 @@ class TestAround:
             with around.block(()):
                 scalers.append(around.active and around.active.scaler)
         assert scalers[0] is scalers[1] is not None
+
+    def test_a_method_in_blocks_is_picklable_and_not_copied_unseen(self) -> None:
+        thing = Thing()
+        within = Within(thing, "run", Around(("library",), "debug", False, {}), _nothing)
+        assert thing.run() == pickle.loads(pickle.dumps(thing)).run() == (True, 1)
+        with pytest.raises(TargetError, match="run of an object that torchturbo is around cannot be copied"):
+            copy.deepcopy(thing)
+        outer = Within(thing, "run", Around(("library",), "exact", False, {}), _nothing)
+        assert thing.run() == (True, 2)
+        within.take_off()
+        assert vars(thing) == {"run": outer}
+        outer.take_off()
+        within.take_off()
+        assert (vars(thing), thing.run()) == ({}, (False, 0))
 
     def test_nobody_has_a_report_outside_of_a_run(self) -> None:
         with pytest.raises(RuntimeError, match="no run is under way"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from functools import cache
 from typing import Any
 
 import pytest
@@ -41,9 +42,10 @@ def needed(library: str) -> None:
 
 
 # On a CPU nothing of "fast" but its autocast acts, which is left to the library here.
-BESIDE = PROFILES["fast"] | Profile("also", deterministic=True, anomaly=True)
+BESIDE = PROFILES["fast"] | Profile("also", deterministic=True, mkldnn_deterministic=True)
 
 
+@cache
 def trained(library: str, profile: str | Profile | None, precision: str, **more: Any) -> tuple[Any, dict[str, str]]:
     """What came of fifty steps in a process of their own, and the witness's reading of it afterwards."""
 
@@ -70,7 +72,6 @@ def test_the_same_bits_and_nothing_left_behind(library: str, profile: str | Prof
     assert differences(before, after) == []
     assert losses[-1] < losses[0]
     owner = OWNER.get(library)
-    assert ("anomaly" in left) is (library == "lightning" and precision != "32")
     assert left.get("autocast") == (f"left to {owner.format(precision)}" if owner and precision != "32" else None)
 
 
