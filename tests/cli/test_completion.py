@@ -169,5 +169,5 @@ def test_in_a_real_bash_without_torch(tmp_path: Path) -> None:
         "max",
         "warn",
         "cudnn_benchmark_limit",
-        "B200",
+        "B200 B580",
     ]
