@@ -16,6 +16,7 @@ ARGS ?=
 DAILY := -e '.[test,demo,models]'
 CHECKING := -e '.[dev]'
 TESTING := -e '.[test]'
+INSIDE := -e '.[test,integrations]'
 
 # Given from outside, PY is ready as it is.
 ifeq ($(origin PY),command line)
@@ -28,7 +29,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs generate matrix gpu bench peers compare scaling halves wheel clean purge
+.PHONY: help demo test integrations lint format types docs generate matrix gpu bench peers compare scaling halves wheel clean purge
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -39,6 +40,10 @@ demo: $(READY)  ## train a small GPT, plain and under turbo, and compare
 
 test: $(READY)  ## run the tests, with coverage
 	$(PY) -m tools.suite -m 'not slow and not gpu' $(ARGS)
+
+# In an environment of their own: they bring much, and what they bring does not always go together.
+integrations: .integrations/.ready  ## run the tests inside the libraries that torchturbo works in
+	.integrations/bin/python -m pytest -q tests/integrations $(ARGS)
 
 lint: $(READY_TO_CHECK)  ## check formatting and style
 	$(PY) -m ruff format --check .
@@ -124,10 +129,10 @@ wheel: $(READY)  ## build the wheel into dist/
 
 clean:  ## remove what the tools and builds left; environments stay
 	rm -rf build dist out htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -name .venv -prune -o -name .matrix -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -name .venv -prune -o -name .matrix -prune -o -name .integrations -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 purge: clean  ## and the environments too
-	rm -rf $(VENV) .matrix
+	rm -rf $(VENV) .matrix .integrations
 
 # $(call environment,where): an empty environment, or a sentence that says what is missing. Half of one is not left behind.
 define environment
@@ -156,6 +161,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/pip
 
 $(VENV)/.ready-to-check: $(VENV)/.ready
 	$(call install,$(PY),constraints.txt,$(CHECKING))
+	@touch $@
+
+.integrations/bin/pip:
+	$(call environment,.integrations)
+
+.integrations/.ready: pyproject.toml constraints.txt | .integrations/bin/pip
+	$(call install,.integrations/bin/python,constraints.txt,$(INSIDE))
 	@touch $@
 
 .PRECIOUS: .matrix/%/bin/pip .matrix/%/.ready
