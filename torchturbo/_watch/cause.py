@@ -180,7 +180,7 @@ def _of(loading: Loading) -> str:
 
 
 def _advice(window: Window, loading: Loading) -> str:
-    cheaper = "make fetching cheaper, or keep what it makes"
+    cheaper = "make fetching cheaper, or have torchturbo.cached() keep what it makes"
     if loading.workers is None:
         return "try a torch.utils.data.DataLoader with workers around the data"
     if loading.refused is not None:

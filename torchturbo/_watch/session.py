@@ -114,6 +114,8 @@ class Session:
         due = clock() + options.every
         left = 0
         try:
+            # Epochs may be over before the first look: what the last one was is what this one is looked at for.
+            self._seek()
             with hardware.reader() as read:
                 while not self._stop.wait(min(_LOOK, options.every)):
                     left = 0 if self._in_force is None or self._in_force() else left + 1
@@ -135,7 +137,7 @@ class Session:
         """Looks for lines from now on if the machine is not busy, and nobody knows yet why."""
         judge = self.voice.judge
         if needed is None:
-            needed = judge is not None and not judge.told and self._busy[-1] < judge.threshold
+            needed = judge is not None and not judge.told and self.voice.busy < judge.threshold
         if needed != self._seeking:
             self._seeking = needed
             (prompt.begin if needed else prompt.end)()
@@ -157,6 +159,7 @@ class Session:
         self._marks.append(mark)
         window = mark.window(last, self._machine.utilization)
         self._busy.append(window.utilization)
+        self.voice.busy = window.utilization
         judge = self.voice.judge
         # The first step compiles, warms up and fills caches.
         if judge is not None and (last.steps > 1 or self.voice.begun):

@@ -76,6 +76,7 @@ class Voice:
         lines: where the thread was seen.
         recompiled: graphs that were compiled after the first step of all.
         begun: whether there was a first step.
+        busy: how busy the machine was when it was last looked at, 0 to 1.
     """
 
     def __init__(self, options: Options) -> None:
@@ -84,6 +85,7 @@ class Voice:
         self.lines = Lines()
         self.recompiled = 0
         self.begun = False
+        self.busy = 1.0
         self._tells: Show | None = None
         self._bar: Bar | None = None
         self._said: float | None = None
