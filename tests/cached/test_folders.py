@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -303,5 +304,30 @@ def test_what_another_machine_was_writing_is_left_for_a_day(tmp_path: Path) -> N
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises((CacheError, OSError)):
+    with pytest.raises(
+        CacheError, match=r"in it' can neither be written to nor holds what is asked for \(NotADirectory"
+    ):
         cached(Items([1]), tmp_path / "file" / "in it")
+
+
+def test_a_folder_that_may_only_be_read_gives_what_is_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    its = Items([1, 2, 3, 4, 5])
+    built(its, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    opened = os.open
+
+    def refusing(path: Any, flags: int, *args: Any, **keywords: Any) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY) and str(path).startswith(str(tmp_path)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *args, **keywords)
+
+    monkeypatch.setattr(os, "open", refusing)
+    data = cached(its, tmp_path)
+    assert [data[n] for n in range(5)] == [1, 2, 3, 4, 5]
+    assert list(pickle.loads(pickle.dumps(data))) == [1, 2, 3, 4, 5]
+    stats = cache_of(data).stats()
+    assert (stats.items, stats.built) == (5, 0)
+    next(tmp_path.rglob("[!-]*.item")).unlink()
+    with pytest.warns(CacheWarning, match=r"as it cannot be written \(PermissionError: \[Errno 13\]"):
+        assert [data[n] for n in range(5)] == [1, 2, 3, 4, 5]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.item")}.items() <= files.items()

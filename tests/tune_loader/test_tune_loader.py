@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Sampler
 
 from tests.laws.around import NOTHING
-from torchturbo import LoaderTuning, tune_loader, turbo
+from torchturbo import LoaderTuning, tune_loader, turbo, watch
 from torchturbo._tune_loader import data, measure
 from torchturbo._tune_loader.loaders import Source
 from torchturbo._tune_loader.measure import Meter, Visit
@@ -326,6 +326,8 @@ def test_what_cannot_be_is_refused() -> None:
         tune_loader(Numbers(), 1, batches=0)
     with pytest.raises(OptionValueError, match="batch_size: a data loader has its settings already"):
         tune_loader(DataLoader(Numbers()), 1, batch_size=4)
+    with pytest.raises(TargetError, match=r"and watch\(<.*>\) is neither: give what is within it"):
+        tune_loader(watch(DataLoader(Numbers())), 1)
     with pytest.raises(TargetError, match=r"takes a torch.utils.data.DataLoader or a dataset, and 3 is neither"):
         tune_loader(3, 1)
     with pytest.raises(TargetError, match=r"there is nothing to measure: .* has no batches"):

@@ -131,3 +131,15 @@ def test_all_that_can_be_told_is_in_the_line_and_the_bar() -> None:
     assert "01:05 < 05:07" in first
     assert second.strip().startswith("waiting 40%  computing 50%")
     assert (short(1234.0), short(2.5e6), size(3 * 2**20), duration(3661)) == ("1,234", "2.5M", "3 MiB", "1:01:01")
+
+
+def test_a_loop_is_a_line_where_there_is_room_and_is_told_of_in_any_case() -> None:
+    loop = Loop("ImageFolder", 9, 20, 5.0, 8.76, 26.3, None, 0.5)
+    text = Seen((loop,), 5.0, 0.5, 0.4, 0.1, 0.5, OfMachine(), 0, None, None, over=False).to_text(79)
+    first, second = text.splitlines()
+    assert first.startswith("ImageFolder 9/20 ━")
+    assert first.endswith("00:05 < 00:01 8.76 steps/s  26.3 samples/s")
+    assert "waiting 50%" in second
+    narrow = Seen((loop,), 5.0, 0.5, 0.4, 0.1, 0.5, OfMachine(), 0, None, None, over=False).to_text(39)
+    assert max(map(len, narrow.splitlines())) <= 39
+    assert all(word in narrow for word in ("9/20", "00:05 <", "8.76", "26.3"))

@@ -160,6 +160,12 @@ def test_a_thousand_loops_leave_no_thread_and_no_memory() -> None:
     assert out.getvalue().count("\n") == 1, "one line is enough for a thousand loops in a second"
 
 
+def test_a_name_that_a_stream_has_no_letters_for_is_told_of_all_the_same() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    list(watch([1], name="Épreuve", show="lines", to=out))
+    assert out.buffer.getvalue().startswith(rb"torchturbo: \xc9preuve 1 of 1, ")  # type: ignore[attr-defined]
+
+
 def test_no_thread_where_there_is_nothing_to_look_for() -> None:
     watched = watch([1, 2], show=None, alert=None)
     for _ in watched:

@@ -23,7 +23,7 @@ from typing import Any
 
 from torchturbo._cached.blob import Memory, Read, whole
 from torchturbo._cached.shared import Locked
-from torchturbo.errors import CacheWarning
+from torchturbo.errors import CacheError, CacheWarning, in_a_line
 
 _LEDGER, _ABOUT, _PART = "torchturbo-cached", "about.json", ".part"
 _MODE = 0o755
@@ -44,24 +44,40 @@ class InFolder:
         path: where the blobs of the key are.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        CacheError: the folder cannot be made, or read.
     """
 
     def __init__(self, where: Path, key: str, limit: int, about: dict[str, Any]) -> None:
         self.limit = limit
         self._whole: set[str] = set()
+        self._refused: OSError | None = None
         self._top = Path(where).absolute()
         self.path = self._top / key
-        self.path.mkdir(_MODE, parents=True, exist_ok=True)
-        self._open()
-        self._write(self.path / _ABOUT, [Memory(json.dumps(about, indent=1).encode())])
-        self._tidy()
+        try:
+            self.path.mkdir(_MODE, parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise CacheError(
+                f"where={str(where)!r} can neither be written to nor holds what is asked for ({in_a_line(error)}): "
+                "give a folder that can be made or written to, or 'memory'"
+            ) from error
+        with suppress(OSError):  # a disk that is full: what is there is there
+            if self._refused is None:
+                self._write(self.path / _ABOUT, [Memory(json.dumps(about, indent=1).encode())])
+                self._tidy()
 
     def _open(self) -> None:
-        self._ledger = Locked(os.open(self._top / _LEDGER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        ledger, self._refused = self._top / _LEDGER, None
+        try:
+            number = os.open(ledger, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            # A disk that is mounted for reading, or somebody else's folder: what is in it can be had.
+            self._refused = error
+            number = os.open(ledger, os.O_RDONLY | os.O_CLOEXEC)
+        self._ledger = Locked(number)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: its for name, its in vars(self).items() if name != "_ledger"}
+        return {name: its for name, its in vars(self).items() if name not in ("_ledger", "_refused")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -143,6 +159,8 @@ class InFolder:
         Raises:
             OSError: it cannot be written.
         """
+        if self._refused is not None:
+            raise self._refused
         size = sum(map(len, pieces))
         with self._ledger.lock():
             used = self._ledger.fields(1)[0]

@@ -73,7 +73,7 @@ def tune_loader(
 
 
 def _loader(loader: Any, options: dict[str, Any]) -> Any:
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, IterableDataset
 
     if isinstance(loader, DataLoader):
         if options:
@@ -82,6 +82,9 @@ def _loader(loader: Any, options: dict[str, Any]) -> Any:
                 "tune_loader(dataset, batch_size=32)"
             )
         return loader
-    if not hasattr(type(loader), "__getitem__") and not hasattr(type(loader), "__iter__"):
-        raise TargetError(f"tune_loader() takes a torch.utils.data.DataLoader or a dataset, and {loader!r} is neither")
+    if not hasattr(type(loader), "__getitem__") and not isinstance(loader, IterableDataset):
+        raise TargetError(
+            f"tune_loader() takes a torch.utils.data.DataLoader or a dataset, and {loader!r} is neither: give what is "
+            "within it, or let it be an IterableDataset"
+        )
     return DataLoader(loader, **options)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchturbo._watch.data import Loop, Seen
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 _LOW = 0.7
+_NARROW = 60
+"""Columns below which a loop is told of in several lines."""
 
 
 def line_of(seen: Seen) -> str:
@@ -104,12 +107,29 @@ def drawn(seen: Seen) -> RenderableType:
     Args:
         seen: of a loop.
     """
-    from rich.console import Group
+    return _Drawn(seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """It, once rich knows how much room there is."""
+
+    seen: Seen
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield _bars(self.seen, narrow=options.max_width < _NARROW)
+        yield _beneath(self.seen)
+
+
+def _bars(seen: Seen, narrow: bool) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     bars = Table.grid(padding=(0, 1))
+    for column in ("name", "steps", "bar", "time", "rates"):
+        # The bar gives way first, so that a loop is one line; where even that is too long, its rates are several.
+        bars.add_column(no_wrap=column in ("steps", "time") or (column == "rates" and not narrow))
     for depth, loop in enumerate(seen.loops):
         total = loop.of or None
         bar = ProgressBar(total=total, completed=min(loop.steps, total or loop.steps), width=30, pulse=not total)
@@ -123,6 +143,12 @@ def drawn(seen: Seen) -> RenderableType:
             Text(went, style="cyan"),
             Text("  ".join(_rates(loop))),
         )
+    return bars
+
+
+def _beneath(seen: Seen) -> RenderableType:
+    from rich.text import Text
+
     shares = Text("  ")
     shares.append(f"waiting {seen.waiting:.0%}", style="bold yellow" if seen.waiting > 1 - _LOW else "")
     shares.append(f"  computing {seen.computing:.0%}  optimizer {seen.optimizer:.0%}")
@@ -130,4 +156,4 @@ def drawn(seen: Seen) -> RenderableType:
         low = word.startswith("GPU") and seen.utilization < _LOW
         shares.append("  ")
         shares.append(word, style="bold yellow" if low or word.startswith("throttled") else "")
-    return Group(bars, shares)
+    return shares

@@ -156,5 +156,8 @@ class Voice:
         if to is None and (bars := others_bars()) is not None:
             bars.write(line, file=stream)
             return
-        stream.write(line + "\n")
+        try:
+            stream.write(line + "\n")
+        except UnicodeEncodeError:  # a name that the stream's encoding has no letters for
+            stream.write(line.encode("ascii", "backslashreplace").decode() + "\n")
         stream.flush()
