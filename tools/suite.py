@@ -87,8 +87,8 @@ def run(part: Part, arguments: Sequence[str]) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *_QUIETLY, *arguments, *map(str, part.paths)],
         cwd=ROOT,
-        # Threads of OpenMP that have nothing to do spin by default, on the cores that the other processes need.
-        env={"OMP_WAIT_POLICY": "passive", **os.environ, "COVERAGE_FILE": str(coverage)},
+        # As many processes run as there are cores. Threads of OpenMP that have nothing to do would spin on others' cores.
+        env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **os.environ, "COVERAGE_FILE": str(coverage)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

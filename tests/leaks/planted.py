@@ -84,9 +84,9 @@ PLANTS = [
         "printoptions (torch.set_printoptions): (precision 4) before, (precision 7) after",
     ),
     Plant(
-        "OMP_NUM_THREADS",
-        "os.environ['OMP_NUM_THREADS'] = '13'",
-        "OMP_NUM_THREADS (os.environ['OMP_NUM_THREADS']): not set before, '13' after",
+        "OMP_SCHEDULE",
+        "os.environ['OMP_SCHEDULE'] = '13'",
+        "OMP_SCHEDULE (os.environ['OMP_SCHEDULE']): not set before, '13' after",
     ),
     Plant(
         "cublas_workspace",

@@ -78,7 +78,7 @@ def test_nested(outer, of_function):
 
 
 def test_again(outer, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("OMP_SCHEDULE", "3")
     torch.rand(3), random.random()
 
 
@@ -226,14 +226,14 @@ def test_all():
     torch.set_default_dtype(torch.float64)
 
 
-@pytest.mark.torchturbo_leaks("OMP_NUM_THREADS", "torch._dynamo.config.verbose", "environment")
+@pytest.mark.torchturbo_leaks("OMP_SCHEDULE", "torch._dynamo.config.verbose", "environment")
 def test_variable():
-    os.environ["OMP_NUM_THREADS"] = "3"
+    os.environ["OMP_SCHEDULE"] = "3"
 
 
 def test_back():
     assert torch.is_grad_enabled() and torch.get_default_dtype() is torch.float32
-    assert "OMP_NUM_THREADS" not in os.environ
+    assert "OMP_SCHEDULE" not in os.environ
 
 
 def test_by_configuration():
