@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from torchturbo.hardware import detect
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.regions._streams import streams
 
+_T = TypeVar("_T")
 _HEEDED = ("autocast", "checkpoint", "channels_last")
 """What is in force where it is asked, and makes a difference."""
 
@@ -65,12 +67,13 @@ def estimate(
         Exception: it cannot be told.
     """
     in_force = {name: now.get(name, SETTINGS[name].now()) for name in _HEEDED}
-    return _elsewhere(_Measured(model, batch, opt, loss, in_force, monotonic() + seconds).some, switches)
+    its = _Measured(model, batch, opt, loss, in_force, monotonic() + seconds)
+    return _elsewhere(partial(its.some, switches))
 
 
-def _elsewhere(call: Callable[..., Any], *args: Any) -> Any:
+def _elsewhere(call: Callable[[], _T]) -> _T:
     with _streams_put_back(), ThreadPoolExecutor(1) as pool:
-        return pool.submit(call, *args).result()
+        return pool.submit(call).result()
 
 
 @contextmanager
