@@ -79,6 +79,10 @@ UPWARDS = {
     ("_active", "_resume"): "so are Active.state_dict() and load_state_dict()",
     ("regions", "_watch"): "a region that watches loops needs it with the first batch, and others never",
     ("_accelerate", "_oom"): "what is put back is looked for, and found, in what is accelerated too",
+    (
+        "_oom",
+        "_memory",
+    ): "what switches would have freed is counted where memory has run out, which most steps never see",
     ("_report", "torchturbo"): "a report says which torchturbo made it",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -326,3 +327,19 @@ def test_in_several_processes_nothing_is_split(monkeypatch: pytest.MonkeyPatch) 
             assert is_with_others() is (size == 2)
     monkeypatch.setattr(step_module, "is_with_others", lambda: True)
     check_refused(plain, (X,), net(), "other processes take part in the step, which would wait for ever")
+
+
+def test_a_scheduler_that_is_told_the_loss_of_a_part_is_refused() -> None:
+    def step(model: nn.Module, x: Tensor, optimizer: torch.optim.Optimizer, scheduler: Any) -> float:
+        loss = plain(model, x, optimizer).item()
+        scheduler.step(loss)
+        return loss
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    before = copy.deepcopy(scheduler.state_dict())
+    with injected_oom(4), pytest.raises(torch.OutOfMemoryError) as found:
+        accelerate(profile="exact", on_oom="split")(step)(model, X, optimizer, scheduler)
+    assert "ReduceLROnPlateau.step is called with a number of one part" in found.value.__notes__[-1]
+    assert scheduler.state_dict() == before

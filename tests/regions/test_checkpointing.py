@@ -620,3 +620,16 @@ def _nodes(node: Any) -> Iterator[Any]:
         yield node
         for following, _ in node.next_functions:
             yield from _nodes(following)
+
+
+def test_blocks_that_are_called_with_other_weights_are_kept() -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(3)))
+    found = []
+    for asked in (False, True):
+        weights = {name: its.detach().clone().requires_grad_() for name, its in model.named_parameters()}
+        with turbo("exact", checkpoint=asked):
+            torch.func.functional_call(model, weights, (torch.ones(2, 4),)).sum().backward()
+        found.append([its.grad for its in weights.values()])
+    assert all(
+        one is not None and other is not None and torch.equal(one, other) for one, other in zip(*found, strict=True)
+    )

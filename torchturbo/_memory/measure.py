@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import partial
+from time import monotonic
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 
 from torchturbo._catalogue import SETTINGS
 from torchturbo._memory.data import MemoryPlan, MemoryUse
 from torchturbo._memory.live import Live, bytes_of
-from torchturbo._memory.step import Step
+from torchturbo._memory.step import Like, Step, leaves_of
 from torchturbo._plan import decide
 from torchturbo._turbo import turbo
 from torchturbo.errors import TargetError, in_a_line
@@ -25,6 +26,7 @@ from torchturbo.hardware import detect
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.regions._streams import streams
 
+_T = TypeVar("_T")
 _HEEDED = ("autocast", "checkpoint", "channels_last")
 """What is in force where it is asked, and makes a difference."""
 
@@ -38,8 +40,40 @@ def measure(model: nn.Module, batch: Any, opt: Optimizer | None, loss: Callable[
     if not isinstance(model, nn.Module):
         raise TargetError(f"memory_plan needs a module, and got a {type(model).__name__}")
     now = {name: SETTINGS[name].now() for name in _HEEDED}
+    return _elsewhere(_Measured(model, batch, opt, loss, now).plan)
+
+
+def estimate(
+    model: nn.Module,
+    batch: Any,
+    opt: Optimizer | None,
+    loss: Callable[..., Any],
+    now: Mapping[str, object],
+    switches: Collection[str],
+    seconds: float,
+) -> dict[str, MemoryUse]:
+    """What a step takes now, and under some switches, without memory or not at all.
+
+    Args:
+        model: the model.
+        batch: what it is called with.
+        opt: its optimizer, or None.
+        loss: makes the loss.
+        now: options that are in force, beside those that are in this thread.
+        switches: which are asked for.
+        seconds: after which it is given up, when a pass has ended.
+
+    Raises:
+        Exception: it cannot be told.
+    """
+    in_force = {name: now.get(name, SETTINGS[name].now()) for name in _HEEDED}
+    its = _Measured(model, batch, opt, loss, in_force, monotonic() + seconds)
+    return _elsewhere(partial(its.some, switches))
+
+
+def _elsewhere(call: Callable[[], _T]) -> _T:
     with _streams_put_back(), ThreadPoolExecutor(1) as pool:
-        return pool.submit(_Measured(model, batch, opt, loss, now).plan).result()
+        return pool.submit(call).result()
 
 
 @contextmanager
@@ -61,6 +95,7 @@ class _Measured:
         opt: its optimizer, or None.
         loss: makes the loss, or None.
         now: what is in force, of what makes a difference.
+        until: when it is given up, without real copies; None for never.
     """
 
     def __init__(
@@ -70,7 +105,9 @@ class _Measured:
         opt: Optimizer | None,
         loss: Callable[..., Any] | None,
         now: Mapping[str, object],
+        until: float | None = None,
     ) -> None:
+        self._until = until
         self._given = model, batch, opt, loss
         self._now = now
         self._notes: list[str] = []
@@ -86,6 +123,12 @@ class _Measured:
         size = bytes_of(_tensors(batch), self._device)
         notes = tuple(dict.fromkeys(self._notes))
         return MemoryPlan(tuple(rows), size, type(model).__name__, self._device, torch.__version__, notes)
+
+    def some(self, names: Collection[str]) -> dict[str, MemoryUse]:
+        """The row of now, and those of some switches, by name."""
+        now = self._row("now", {})
+        switched = {name: self._switched(name, its, now) for name, its in self._switches() if name in names}
+        return {"now": now, **switched}
 
     def _switches(self) -> Iterator[tuple[str, Mapping[str, object]]]:
         yield "checkpoint", {"checkpoint": True}
@@ -111,6 +154,8 @@ class _Measured:
         except TargetError:
             raise
         except Exception as error:
+            if self._until is not None:
+                raise
             if any(its.device.type == "meta" for its in self._given[0].parameters()):
                 raise TargetError(f"memory_plan cannot take a step ({name}): {in_a_line(error)}") from error
             self._notes.append(
@@ -138,6 +183,7 @@ class _Measured:
         with warnings.catch_warnings(), turbo(Profile("memory_plan", **its)), faked, live:
             warnings.simplefilter("ignore")  # of one step that trains nothing
             self._step(step, half)
+            self._in_time()
             kept = step.gradients() if name == "gradients kept" else []
             if not kept:
                 step.model.zero_grad()
@@ -145,8 +191,9 @@ class _Measured:
             live.begin((*step.tensors(), *states, *step.inputs(), *kept))
             with half:
                 loss = step.forward()
+            self._in_time()
             activations = live.now
-            loss.backward()  # type: ignore[no-untyped-call] # torch's own
+            step.backward(loss)
             del loss
             gradients = bytes_of(step.gradients(), self._device)
             if step.opt is not None:
@@ -155,11 +202,17 @@ class _Measured:
         peak = live.peak + weights + optimizer + bytes_of(kept, self._device)
         return MemoryUse(name, in_force, weights, gradients, optimizer, activations, peak)
 
+    def _in_time(self) -> None:
+        # Not in the midst of operators, which abort the process where some of them are ended by an exception.
+        if self._until is not None and monotonic() > self._until:
+            raise TimeoutError("counting the memory of a step takes too long")
+
     def _step(self, step: Step, half: AbstractContextManager[Any]) -> None:
         """The first step, which makes the optimizer's state."""
         with half:
             loss = step.forward()
-        loss.backward()  # type: ignore[no-untyped-call] # torch's own
+        self._in_time()
+        step.backward(loss)
         if step.opt is not None:
             self._opt_step(step.opt)
 
@@ -173,4 +226,5 @@ class _Measured:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    return [its for its in tree_leaves(value) if isinstance(its, Tensor)]
+    made = [its.made(FakeTensorMode()) if isinstance(its, Like) else its for its in leaves_of(value)]
+    return [its for its in made if isinstance(its, Tensor)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,35 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
 from torchturbo.errors import TargetError
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """A tensor's form, which stands for it where nobody is to hold its memory."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Like:
+        """That of a tensor."""
+        return cls(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+
+    def made(self, mode: FakeTensorMode) -> Tensor:
+        """A tensor of this form, without memory."""
+        with mode:
+            return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a model is called with, by position and by name."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _HOOKS_OF_STEPS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -46,7 +76,7 @@ class Step:
         if mode is None:
             self.model, self.opt, self.batch = copy.deepcopy((model, opt, batch))
         else:
-            self.batch = tree_map(lambda its: mode.from_tensor(its) if isinstance(its, Tensor) else its, batch)
+            self.batch = _faked(batch, mode)
             with FakeCopyMode(mode):
                 self.model, self.opt = copy.deepcopy((model, opt), self._off_meta(model, mode))
             if self.opt is not None:
@@ -93,7 +123,11 @@ class Step:
 
     def inputs(self) -> list[Tensor]:
         """Tensors of the batch."""
-        return [its for its in tree_leaves(self.batch) if isinstance(its, Tensor)]
+        return [its for its in leaves_of(self.batch) if isinstance(its, Tensor)]
+
+    def backward(self, loss: Tensor) -> None:
+        """Leaves gradients in the copy alone: a loss may have weights of its own, of which there is none."""
+        loss.backward(inputs=[each for each in self.model.parameters() if each.requires_grad])  # type: ignore[no-untyped-call]
 
     def forward(self) -> Tensor:
         """The loss.
@@ -105,7 +139,9 @@ class Step:
         targets: tuple[Any, ...] = ()
         if self._loss is not None and isinstance(given, tuple | list) and len(given) == 2:
             given, targets = given[0], (given[1],)
-        if isinstance(given, Mapping):
+        if isinstance(given, Call):
+            outputs = self.model(*given.args, **given.kwargs)
+        elif isinstance(given, Mapping):
             outputs = self.model(**given)
         elif isinstance(given, tuple | list):
             outputs = self.model(*given)
@@ -119,6 +155,27 @@ class Step:
                 "makes it of the model's outputs, and of the targets where the batch is a pair (inputs, targets)"
             )
         return loss
+
+
+def leaves_of(batch: Any) -> list[Any]:
+    """What stands in a batch.
+
+    Args:
+        batch: any, or a `Call`.
+    """
+    return tree_leaves((batch.args, batch.kwargs) if isinstance(batch, Call) else batch)
+
+
+def _faked(batch: Any, mode: FakeTensorMode) -> Any:
+    if isinstance(batch, Call):
+        return Call(_faked(batch.args, mode), _faked(batch.kwargs, mode))
+
+    def faked(its: Any) -> Any:
+        if isinstance(its, Like):
+            return its.made(mode)
+        return mode.from_tensor(its) if isinstance(its, Tensor) else its
+
+    return tree_map(faked, batch)
 
 
 def _loss_in(outputs: Any) -> Any:

@@ -81,6 +81,11 @@ class Batch:
         own = self._args[: self._own]
         return (*own, *map(cut, self._args[self._own :])), {name: cut(value) for name, value in self._kwargs.items()}
 
+    def values(self) -> list[Any]:
+        """The arguments that hold tensors of the batch, in order."""
+        values = (*self._args[self._own :], *self._kwargs.values())
+        return [value for value in values if any(True for _ in _tensors(value, _DEEP))]
+
 
 def parts(samples: int, count: int) -> list[slice]:
     """The samples of a batch in parts, as equal as can be.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.optim.optimizer as optimizers
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchturbo._dynamo import untraced
@@ -170,6 +170,14 @@ class Before:
         """The weights, and the optimizers, that the step reaches."""
         late = [kept.tensor for kept in self._keeper.late.values() if kept.tensor.requires_grad]
         return late, [optimizer for _, optimizer in self._search.optimizers.values()]
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether a tensor was there before."""
+        return id(tensor) in self._keeper.tensors
+
+    def models(self) -> list[nn.Module]:
+        """The outermost modules that the step reaches."""
+        return self._search.models
 
     def bytes_of_copies(self) -> int:
         """Bytes that are kept where the originals are."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from torchturbo._oom.batch import Batch
@@ -179,6 +179,8 @@ def _compare(
     length = sum(float(grad.double().norm()) ** 2 for _, grad in whole.values()) ** 0.5
     for key in whole.keys() | halves.keys():
         leaf = (whole if key in whole else halves)[key][0]
+        if (key in whole) != (key in halves) and not isinstance(leaf, nn.Parameter) and not before.knows(leaf):
+            continue  # made in the call, as inputs of a gradient penalty are, and gone with it
         its, theirs = (found[key][1].double() if key in found else None for found in (whole, halves))
         one = 0.0 if its is None else float(its.norm())
         if its is None or theirs is None:

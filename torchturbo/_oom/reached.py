@@ -120,6 +120,11 @@ class Reached(Search):
                 self._wait(f"{name}.{key}", entry)
         self._wait(type(optimizer).__name__, type(optimizer))
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """The modules that were met first, before those in them."""
+        return [module for _, module in self._roots]
+
     def name(self, value: Any) -> str:
         """What a tensor is called; looked for now, which takes long."""
         for name, module in self._roots:

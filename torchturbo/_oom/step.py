@@ -9,7 +9,8 @@ from typing import Any
 from torchturbo._oom.batch import Batch, parts
 from torchturbo._oom.before import Before
 from torchturbo._oom.equal import verified
-from torchturbo._oom.failed import Failed, largest, not_split, note, what_used_it
+from torchturbo._oom.failed import Failed, largest, look, not_split, note
+from torchturbo._oom.freed import Once
 from torchturbo._oom.returned import Rules
 from torchturbo._oom.struck import is_out_of_memory, is_with_others, let_go
 from torchturbo._turbo import _within, turbo
@@ -37,6 +38,7 @@ class Step:
         self._fits = 0
         self._grads_are_dropped = False
         self._on_host = False
+        self._once = Once(around)
 
     # -------------------------------------------------------------------------------------------------------- raise
 
@@ -53,8 +55,9 @@ class Step:
             if is_out_of_memory(error):
                 batch, _ = self._batch(args, kwargs)
                 found = self._before(args, kwargs, batch, looks=True)
-                for text in what_used_it(error, found, batch, split=True):
-                    note(error, text)
+                looked = look(error, found, batch, self._around)
+                looked.tell(error)
+                looked.tell_switches(error, self._once.counted(looked.called, found), split=True)
             raise
 
     # -------------------------------------------------------------------------------------------------------- split
@@ -91,17 +94,22 @@ class Step:
     ) -> Any:
         count = self._remembered(batch)
         error: BaseException | None
+        looked = None
         result, error = self._whole(before, args, kwargs) if count == 1 else (None, None)
         try:
             if error is not None:
-                for text in what_used_it(error, before, batch, split=False):
-                    note(error, text)
+                looked = look(error, before, batch, self._around)
+                looked.tell(error)
                 batch = self._put_back(error, before, batch, why_not)
                 count = max(self._remembered(batch), 2)
             if batch is not None and count > 1:
                 result = self._in_parts(error, before, batch, count)
             self._grads_are_dropped = before.has_gradients and not before.gradients_were_written_to
             return result
+        except BaseException as raised:
+            if looked is not None and raised is error:
+                looked.tell_switches(raised, self._once.counted(looked.called, before), split=False)
+            raise
         finally:
             error = None  # its frames come back to this one, and would be held until the collector comes
 
@@ -253,7 +261,8 @@ class Step:
         except BaseException as error:
             notes = []
             if is_out_of_memory(error):
-                notes = what_used_it(error, before, batch, split=False)
+                looked = look(error, before, batch, self._around)
+                notes = [looked.used.words(), *looked.switches(self._once.found, split=False)]
                 let_go(error)
                 error.__traceback__ = None
             before.put_back()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torchturbo._oom.freed import Freed
 from torchturbo._oom.struck import Phase
 from torchturbo.regions._here import thread
 
@@ -59,16 +60,26 @@ class Used(NamedTuple):
         of = "" if self.total is None else f" of {in_units(self.total)}"
         return f"out of memory in {self.phase} on {self.device}{of}: {', '.join(told)}"
 
-    def switches(self, *, split: bool) -> list[str]:
+    def switches(self, *, split: bool, counted: Freed | None = None) -> list[str]:
         """What would have freed memory, each with how much, most first.
 
         Args:
             split: whether to split the batch is one of them.
+            counted: what was counted by copies without memory, where it could be.
         """
         found: list[tuple[int, str]] = []
+        if counted is not None:
+            found = [
+                (size, f"{name}: {in_units(size)} of {in_units(counted.peak)} at once in a step of {counted.model}")
+                for name, size in counted.bytes.items()
+            ]
         if self.phase == "the optimizer's step":
             size = self.intermediates
             found.append((size, f"fused_optimizer=True: up to {in_units(size)} of intermediates"))
+        elif counted is not None:
+            half = counted.activations // 2
+            if split:
+                found.append((half, f"on_oom='split': {in_units(half)} in two parts, and more in smaller ones"))
         elif self.rest is None:
             rest = "of the activations, which are not counted here"
             found += [(1, f"on_oom='split': half {rest}, and more in smaller parts")] if split else []
@@ -83,7 +94,7 @@ class Used(NamedTuple):
 
 
 def used(phase: Phase, weights: Iterable[Tensor], optimizers: Iterable[Optimizer], batch: Iterable[Tensor],
-         copies: int = 0) -> Used:  # fmt: skip
+         copies: int = 0, under_autocast: bool = False) -> Used:  # fmt: skip
     """What uses the memory now.
 
     Args:
@@ -92,6 +103,7 @@ def used(phase: Phase, weights: Iterable[Tensor], optimizers: Iterable[Optimizer
         optimizers: that step with them.
         batch: the tensors of the batch.
         copies: bytes that are kept besides.
+        under_autocast: whether the step's own block, which has ended, had activations in half precision.
     """
     weights, optimizers = list(weights), list(optimizers)
     device = next((each.device for each in weights), torch.device("cpu"))
@@ -112,7 +124,7 @@ def used(phase: Phase, weights: Iterable[Tensor], optimizers: Iterable[Optimizer
         rest=None if allocated is None else max(allocated - own - of_grads - of_states - of_batch - copies, 0),
         total=total,
         intermediates=largest,
-        under_autocast=bool(thread.here.devices) or torch.is_autocast_enabled(device.type),
+        under_autocast=under_autocast or bool(thread.here.devices) or torch.is_autocast_enabled(device.type),
     )
 
 

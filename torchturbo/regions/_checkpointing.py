@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from torchturbo._dynamo import untraced
@@ -133,6 +133,8 @@ def _why_not(block: nn.Module, own: bool) -> str | None:
             return "it has hooks, which would be called twice"
         if each._compiled_call_impl is not None or has_its_own(each):
             return "it is compiled by the code's own torch.compile"
+        if any(type(its) is Tensor for its in each._parameters.values()):
+            return "it is called with other weights than its own (torch.func.functional_call)"
     return None
 
 

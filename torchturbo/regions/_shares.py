@@ -54,7 +54,7 @@ class Shares(Accumulation):
         half: whether any of it is computed in half precision, so that sums in another order differ visibly.
     """
 
-    __slots__ = ("_at", "_pattern", "_stepped", "half", "shares")
+    __slots__ = ("_at", "_pattern", "_stepped", "_told", "half", "shares")
 
     def __init__(self, shares: Sequence[float], *, steps: bool = True) -> None:
         super().__init__(len(shares) + (not steps))
@@ -63,6 +63,8 @@ class Shares(Accumulation):
         self._at = 0
         self._stepped: list[int] = []
         self._pattern: list[int] | None = None
+        # What schedulers were called with in the first part.
+        self._told: dict[int, tuple[Any, Any]] = {}
 
     def share_of(self, grad: Tensor) -> Tensor:
         """What a part's backward begins with."""
@@ -95,6 +97,16 @@ class Shares(Accumulation):
             _stop_loop()
         self._stepped.append(id(optimizer))
         return super().happens(optimizer, leaves, args, kwargs)
+
+    def schedules(self, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a step of a scheduler happens, which must be told the same in all parts."""
+        told = self._told.setdefault(id(scheduler), (args, kwargs))
+        if any(isinstance(each, Tensor) for each in (*args, *kwargs.values())) or told != (args, kwargs):
+            raise CannotSplit(
+                f"{type(scheduler).__name__}.step is called with a number of one part, as its loss, which is not that "
+                "of the whole: call it outside of the function, with what that has returned"
+            )
+        return super().schedules(scheduler, args, kwargs)
 
     def next(self) -> None:
         """Ends a part.

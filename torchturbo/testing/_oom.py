@@ -146,11 +146,12 @@ class _Device:
 
     def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Notes that an optimizer steps."""
-        self.steps, self.writes = self._at == "optimizer" and self.is_full, 0
+        if threading.get_ident() == self._thread:
+            self.steps, self.writes = self._at == "optimizer" and self.is_full, 0
 
     def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Runs out of memory where the step has written all at once."""
-        if self.steps:
+        if self.steps and threading.get_ident() == self._thread:
             self.run_out()
 
 
