@@ -87,7 +87,7 @@ def run(part: Part, arguments: Sequence[str]) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *_QUIETLY, *arguments, *map(str, part.paths)],
         cwd=ROOT,
-        # As many processes run as there are cores. Threads of OpenMP that have nothing to do would spin on others' cores.
+        # As many processes run as there are cores, on which idle threads of OpenMP would spin.
         env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **os.environ, "COVERAGE_FILE": str(coverage)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
