@@ -2,7 +2,8 @@
 
 Gradients are averaged over ranks, each of which has averaged over its samples. Where one has fewer, its mean counts for
 less: its gradients are multiplied by the samples that it has over those that it would have had, where they enter the
-model in backward. So the average is that of one process with all samples.
+model in backward. So the average is that of one process with all samples. Where they leave it again, they are divided:
+a model may be called on what another one, or itself, has returned, and each gradient is weighed once.
 """
 
 from __future__ import annotations
@@ -43,7 +44,14 @@ def weigh(weight: float) -> None:
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         return weighted(output, weight, must=module.training)
 
-    _handles.extend(model.register_forward_hook(hook) for model in list(ON_RANKS))
+    @untraced
+    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return weighted((args, kwargs), 1 / weight, must=False)
+
+    for model in list(ON_RANKS):
+        _handles.append(model.register_forward_hook(hook))
+        if weight:
+            _handles.append(model.register_forward_pre_hook(before, with_kwargs=True))
 
 
 def weighted(output: Any, weight: float, *, must: bool = True) -> Any:
