@@ -219,8 +219,14 @@ def shard(loader: T, *, batch_size: BatchSize = "per_rank") -> T:
     return Sharded(loader, ranks.rank, ranks.ranks, batch_size, found[0])  # type: ignore[return-value]
 
 
+def _sampler(loader: DataLoader[Any]) -> Any:
+    """What the order comes from: `loader.sampler` is another one where the loader was given a `batch_sampler`."""
+    batches = loader.batch_sampler
+    return batches.sampler if type(batches) is BatchSampler else loader.sampler
+
+
 def _generator(loader: Any) -> torch.Generator | None:
-    found = getattr(loader.sampler, "generator", None)
+    found = getattr(_sampler(loader), "generator", None)
     return found if isinstance(found, torch.Generator) else None
 
 
@@ -232,11 +238,11 @@ def _generator_of(batches: Any) -> torch.Generator | None:
 def _in_one_order(loader: DataLoader[Any]) -> tuple[Any, torch.Generator | None, list[Any]]:
     """The batches of a loader, a generator to be seeded for each epoch, and samplers that are told its number."""
     batches: Any = loader.batch_sampler
-    turned = [each for each in (loader.sampler, batches) if hasattr(each, "set_epoch")]
-    if _generator(loader) is not None or not hasattr(loader.sampler, "generator"):
+    turned = [each for each in (_sampler(loader), batches) if hasattr(each, "set_epoch")]
+    if _generator(loader) is not None or not hasattr(_sampler(loader), "generator"):
         return batches, None, turned
     draws = torch.Generator()
-    sampler = copy.copy(loader.sampler)
+    sampler = copy.copy(_sampler(loader))
     sampler.generator = draws
     batches = copy.copy(batches)
     batches.sampler = sampler
@@ -246,7 +252,7 @@ def _in_one_order(loader: DataLoader[Any]) -> tuple[Any, torch.Generator | None,
 def _refuse(loader: Any) -> None:
     if not isinstance(loader, DataLoader):
         raise TargetError(f"shard takes a torch.utils.data.DataLoader, and this is a {type(loader).__name__}")
-    if isinstance(loader, Sharded) or isinstance(loader.sampler, DistributedSampler):
+    if isinstance(loader, Sharded) or isinstance(_sampler(loader), DistributedSampler):
         raise TargetError(
             "this loader is one rank's part already: give shard() the one that is made as for one process"
         )
@@ -258,12 +264,12 @@ def _refuse(loader: Any) -> None:
         )
     if loader.batch_sampler is None:
         raise TargetError("shard takes loaders that make batches: give the DataLoader a batch_size, or a batch_sampler")
-    orders = (loader.sampler, loader.batch_sampler)
+    orders = (_sampler(loader), loader.batch_sampler)
     known = type(loader.batch_sampler) is BatchSampler and (
-        isinstance(loader.sampler, SequentialSampler | RandomSampler) or hasattr(loader.sampler, "generator")
+        isinstance(_sampler(loader), SequentialSampler | RandomSampler) or hasattr(_sampler(loader), "generator")
     )
     if not known and not any(hasattr(each, "set_epoch") for each in orders):
         raise TargetError(
-            f"{type(loader.sampler).__name__} may give each rank another order, and so lose samples: give it a "
+            f"{type(_sampler(loader)).__name__} may give each rank another order, and so lose samples: give it a "
             "`generator` that it draws by, or a method `set_epoch(number)` that its order follows from"
         )
