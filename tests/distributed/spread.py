@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import torchturbo
 from tests.distributed.ranks import whole_parameters
@@ -108,6 +108,24 @@ def spread(
         scale = None if active.scaler is None else active.scaler.get_scale()
     result = {"parameters": whole_parameters(module), "scale": scale, "told": distribution_of(module).to_dict()}
     return result | {"classes": sorted({type(each).__name__ for each in module.modules()})}
+
+
+def in_a_row(strategy: Any) -> Result:
+    """Two models, one of which is called twice, in a row: the uneven batch weighs the gradients of each once."""
+    torch.manual_seed(3)
+    made: list[nn.Module] = [nn.Linear(16, 16), nn.Linear(16, 3)]
+    batches = loader()
+    if strategy != "none":
+        made = [distribute(each, strategy) for each in made]
+        batches = shard(batches, batch_size="in_all")
+    first, second = made
+    optimizer = torch.optim.SGD([*first.parameters(), *second.parameters()], lr=0.1)
+    for x, y in batches:
+        optimizer.zero_grad()
+        middle = first(torch.tanh(first(x)))
+        ((second(middle) - y).square().mean() + middle.abs().mean()).backward()
+        optimizer.step()
+    return {"parameters": [*whole_parameters(first), *whole_parameters(second)]}
 
 
 # -------------------------------------------------------------------------------------------------------- accumulation
@@ -257,6 +275,66 @@ def in_an_accumulating_block(folder: Path) -> Result:
     return found
 
 
+class Unused(nn.Module):
+    """A model with a layer that it does not use."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.used, self.unused = nn.Linear(16, 3), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of one layer."""
+        return torch.as_tensor(self.used(x))
+
+
+def untouched(strategy: Any, folder: Path) -> Result:
+    """Saved before the first step and after some, and loaded where gradients stand: nothing of it may show in the end."""
+    batches = batches_of(dist.get_rank(), dist.get_world_size(), count=2)
+    how = {"find_unused_parameters": True} if strategy == "ddp" else {}
+    path = folder / f"untouched {strategy}"
+
+    def made(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+        module = distribute(Unused(seed), strategy, **how)
+        return module, optimizer_of(module)
+
+    def trained(module: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> list[Tensor]:
+        train(module, batches, optimizer, epochs=epochs)  # type: ignore[arg-type]
+        return whole_parameters(module)
+
+    found: Result = {"parameters": trained(*made(0), 2)}
+    module, optimizer = made(0)
+    save_checkpoint(path, module, optimizer)
+    found["saved"] = trained(module, optimizer, 2)
+    module, optimizer = made(5)
+    load_checkpoint(path, module, optimizer)
+    trained(module, optimizer, 1)
+    save_checkpoint(path, module, optimizer)
+    found["states"] = len(optimizer.state)
+    module, optimizer = made(5)
+    module(batches[0][0]).sum().backward()
+    load_checkpoint(path, module, optimizer)
+    found["loaded"] = trained(module, optimizer, 1)
+    return found
+
+
+def failing(folder: Path) -> Result:
+    """Checkpoints that one rank cannot write or read."""
+    found: Result = {}
+    module = distribute(model(), "ddp")
+    (folder / "file").touch()
+    attempts: dict[str, Callable[[], Any]] = {
+        "extra": lambda: save_checkpoint(folder / "failing", module, extra={"path": folder}),
+        "folder": lambda: save_checkpoint(folder / "file" / "failing", module),
+    }
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except (CheckpointError, OSError) as error:
+            found[name] = str(error)
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------------- loaders
 
 
@@ -274,6 +352,8 @@ def orders() -> Result:
     found["epochs"] = [torch.cat(list(mine)).tolist() for _ in range(2)]
     mine.set_epoch(0)  # type: ignore[attr-defined]
     found["again"] = torch.cat(list(mine)).tolist()
+    ordered = BatchSampler(RandomSampler(range(21)), 4, drop_last=False)
+    found["batch sampler"] = torch.cat(list(shard(DataLoader(torch.arange(21), batch_sampler=ordered)))).tolist()
     found["workers"] = [batch.tolist() for batch in shard(DataLoader(torch.arange(21), 4, num_workers=1))]
     return found
 
@@ -334,6 +414,8 @@ def cases(folder: Path, others: Path | None) -> dict[str, Callable[[], Result]]:
         "by hand": by_hand,
         "by hand clip": lambda: by_hand(clip=0.1),
         "orders": orders,
+        "whole in a row": lambda: in_a_row("none"),
+        "failing": lambda: failing(folder),
         "errors": errors,
         "tied": tied,
         "in an accumulating block": lambda: in_an_accumulating_block(folder),
@@ -357,6 +439,8 @@ def cases(folder: Path, others: Path | None) -> dict[str, Callable[[], Result]]:
             f"{strategy} accumulate": lambda strategy=strategy: accumulated(strategy, FP32),  # type: ignore[misc]
             f"{strategy} accumulate rest": lambda strategy=strategy: accumulated(strategy, FP32, count=6),  # type: ignore[misc]
             f"{strategy} compiled": lambda strategy=strategy: spread(strategy, COMPILED),  # type: ignore[misc]
+            f"{strategy} in a row": lambda strategy=strategy: in_a_row(strategy),  # type: ignore[misc]
+            f"{strategy} untouched": lambda strategy=strategy: untouched(strategy, folder),  # type: ignore[misc]
             f"{strategy} saved": lambda strategy=strategy: saved(strategy, folder),  # type: ignore[misc]
         }
     for before, after in (("ddp", "ddp"), ("ddp", "fsdp"), ("fsdp", "ddp")):

@@ -112,6 +112,12 @@ def test_a_loop_ends_near_that_of_one_process(found: Found, strategy: str, how: 
     assert mine.get("scale") == its.get("scale")
 
 
+@STRATEGIES
+def test_an_uneven_batch_weighs_each_gradient_once(found: Found, strategy: str) -> None:
+    for its in found.ranks:
+        assert _apart(its[f"{strategy} in a row"]["parameters"], its["whole in a row"]["parameters"]) < 1e-6
+
+
 def test_an_overflow_of_one_rank_is_one_of_all(found: Found) -> None:
     for its in found.ranks:
         assert its["ddp fp16"]["scale"] == its["fsdp fp16"]["scale"] == 512.0
@@ -229,6 +235,23 @@ def test_micro_batches_that_wait_are_not_saved(found: Found) -> None:
     assert "micro-batches that wait" in found.ranks[0]["in an accumulating block"]["error"]
 
 
+@STRATEGIES
+def test_what_has_no_state_is_saved_without_and_loaded_without(found: Found, strategy: str) -> None:
+    its = found.ranks[0][f"{strategy} untouched"]
+    assert its["states"] == 2
+    for how in ("saved", "loaded"):
+        assert _same(its[how], its["parameters"]), how
+
+
+def test_a_rank_that_cannot_write_has_all_raise(found: Found) -> None:
+    first, *others = [its["failing"] for its in found.ranks]
+    assert "extra['path'] is a PosixPath" in first["extra"]
+    assert "Not a directory" in first["folder"]
+    for each in others:
+        assert each["extra"] == f"the checkpoint failed on rank 0: CheckpointError: {first['extra']}"
+        assert each["folder"].startswith("the checkpoint failed on rank 0: NotADirectoryError: ")
+
+
 # -------------------------------------------------------------------------------------------------------------- loaders
 
 
@@ -251,6 +274,7 @@ def test_epochs_have_orders_of_their_own_which_all_ranks_share(found: Found) -> 
     for epoch in (0, 1):
         drawn = _flat(its["orders"]["epochs"][epoch] for its in found.ranks)
         assert sorted(drawn) == list(range(21))
+    assert sorted(_flat(its["orders"]["batch sampler"] for its in found.ranks)) == list(range(21))
     first = found.ranks[0]["orders"]
     assert first["epochs"][0] != first["epochs"][1]
     assert first["again"] == first["epochs"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import warnings
@@ -18,8 +19,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from torchturbo._distribute.loader import Sharded
+from torchturbo._distribute.states import load_state, saved_state
 from torchturbo.errors import CheckpointError, DeterminismWarning
-from torchturbo.regions._skipping import at_once
 
 if TYPE_CHECKING:
     from torchturbo._active import Active
@@ -59,35 +60,38 @@ def save_checkpoint(
 
     Raises:
         AccumulationError: micro-batches wait for a step in the block; nothing has been written.
+        CheckpointError: `extra` has something that could not be read again; or another rank has failed, as it says.
         RuntimeError: the block is not open in this thread.
     """
     dcp: Any = import_module("torch.distributed.checkpoint")  # which takes a while to import
 
     target = Path(path).absolute()
     rank, alone = _rank()
-    blocks = None if active is None else active.state_dict()
     writing = target.with_name(f"{target.name}.writing")
-    if rank == 0:
-        shutil.rmtree(writing, ignore_errors=True)
-        writing.mkdir(parents=True)
-    _all_here(alone)
+    blocks = None
+    with _on_all(alone):
+        blocks = None if active is None else active.state_dict()
+        if rank == 0:
+            _refuse_unreadable(extra)
+            shutil.rmtree(writing, ignore_errors=True)
+            writing.mkdir(parents=True)
     with _without_warnings():
-        dcp.save(_state(model, optimizer), checkpoint_id=writing, no_dist=alone)
-    if blocks is not None:
-        _written(blocks, writing / f"block-{rank}.pt")
-    if rank == 0:
-        order = loader.state_dict() if isinstance(loader, Sharded) else None
-        ranks = 1 if alone else dist.get_world_size()
-        _written({"extra": dict(extra or {}), "ranks": ranks, "loader": order}, writing / "torchturbo.pt")
-    _all_here(alone)
-    if rank == 0:
-        former = _former(target)
-        if target.exists():
+        dcp.save(saved_state(model, _list(optimizer)), checkpoint_id=writing, no_dist=alone)
+    with _on_all(alone):
+        if blocks is not None:
+            _written(blocks, writing / f"block-{rank}.pt")
+        if rank == 0:
+            order = loader.state_dict() if isinstance(loader, Sharded) else None
+            ranks = 1 if alone else dist.get_world_size()
+            _written({"extra": dict(extra or {}), "ranks": ranks, "loader": order}, writing / "torchturbo.pt")
+    with _on_all(alone):
+        if rank == 0:
+            former = _former(target)
+            if target.exists():
+                shutil.rmtree(former, ignore_errors=True)
+                target.rename(former)
+            writing.rename(target)
             shutil.rmtree(former, ignore_errors=True)
-            target.rename(former)
-        writing.rename(target)
-        shutil.rmtree(former, ignore_errors=True)
-    _all_here(alone)
     return target
 
 
@@ -117,25 +121,15 @@ def load_checkpoint(
         ValueError: the block has other options than the one that was saved.
     """
     dcp: Any = import_module("torch.distributed.checkpoint")
-    from torch.distributed.checkpoint.state_dict import set_state_dict
-
-    target = _found(Path(path).absolute())
     rank, alone = _rank()
-    # Read first, so that nothing has been changed where it is not there.
-    kept = torch.load(target / "torchturbo.pt", weights_only=True)
-    block = _block(target, rank, active, kept["ranks"])
-    state = _state(model, optimizer)
+    kept: dict[str, Any] = {}
+    with _on_all(alone):
+        target = _found(Path(path).absolute())
+        # Read first, so that nothing has been changed where it is not there.
+        kept = torch.load(target / "torchturbo.pt", weights_only=True)
+        block = _block(target, rank, active, kept["ranks"])
     with _without_warnings():
-        dcp.load(state, checkpoint_id=target, no_dist=alone)
-    at_once(
-        _list(optimizer),
-        lambda: set_state_dict(
-            model,
-            _list(optimizer),
-            model_state_dict=state["model"],
-            optim_state_dict=state.get("optimizer", {}),
-        ),
-    )
+        load_state(model, _list(optimizer), target, lambda state: dcp.load(state, checkpoint_id=target, no_dist=alone))
     if active is not None:
         _resumed(active, block, kept["ranks"], 1 if alone else dist.get_world_size())
     if isinstance(loader, Sharded) and kept["loader"] is not None:
@@ -150,9 +144,29 @@ def _rank() -> tuple[int, bool]:
     return (0 if alone else dist.get_rank()), alone
 
 
-def _all_here(alone: bool) -> None:
+@contextmanager
+def _on_all(alone: bool) -> Iterator[None]:
+    """A block that all ranks leave together; where it fails on one, all raise instead of waiting for that one.
+
+    Args:
+        alone: whether there is one process.
+
+    Raises:
+        CheckpointError: it has failed on another rank.
+    """
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
     if not alone:
-        dist.barrier()
+        told: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(told, None if failed is None else f"{type(failed).__name__}: {failed}")
+    if failed is not None:
+        raise failed
+    if not alone and any(told):
+        rank = next(number for number, each in enumerate(told) if each)
+        raise CheckpointError(f"the checkpoint failed on rank {rank}: {told[rank]}")
 
 
 @contextmanager
@@ -170,14 +184,20 @@ def _list(optimizer: _Optimizers) -> list[Optimizer]:
     return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
 
 
-def _state(model: nn.Module, optimizer: _Optimizers) -> dict[str, Any]:
-    """The state of a model and its optimizers by the names of the plain model; of sharded ones the shards."""
-    from torch.distributed.checkpoint.state_dict import get_state_dict
-
-    optimizers = _list(optimizer)
-    # An optimizer that has not stepped yet is made to step once, at a rate of 0, which no block may keep from it.
-    of_model, of_optimizers = at_once(optimizers, lambda: get_state_dict(model, optimizers))
-    return {"model": of_model, **({"optimizer": of_optimizers} if optimizers else {})}
+def _refuse_unreadable(extra: Mapping[str, Any] | None) -> None:
+    if not extra:
+        return
+    for name, value in extra.items():
+        file = io.BytesIO()
+        try:
+            torch.save(value, file)
+            file.seek(0)
+            torch.load(file, weights_only=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"extra[{name!r}] is a {type(value).__name__}, which torch.load(weights_only=True) does not read again: "
+                "keep numbers, strings, tensors, and lists and dictionaries of them (vars(args), str(path))"
+            ) from error
 
 
 def _written(state: Any, path: Path) -> None:

@@ -1,0 +1,118 @@
+"""The state of a model and its optimizers by the names of the plain model; of sharded ones the shards.
+
+torch.distributed.checkpoint has each optimizer take a step at a rate of 0 that has no state yet, so that there is one to
+be filled. What comes of it is not the state of one that has not stepped (Adam counts the step), nor are there states
+of parameters that have never had a gradient: here these are neither saved nor left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchturbo.regions._skipping import at_once
+
+State = dict[str, Any]
+
+
+def saved_state(model: nn.Module, optimizers: Sequence[Optimizer]) -> State:
+    """What is saved; the optimizers are as before.
+
+    Args:
+        model: the model.
+        optimizers: its optimizers.
+    """
+    new = [each for each in optimizers if not each.state]
+    try:
+        state, names = _state(model, optimizers)
+    finally:
+        for each in new:
+            each.state.clear()
+    for each in new:
+        for leaf in _leaves(each):
+            state["optimizer"]["state"].pop(names[id(leaf)], None)
+    return state
+
+
+def load_state(
+    model: nn.Module, optimizers: Sequence[Optimizer], folder: Path, load: Callable[[State], object]
+) -> None:
+    """Fills a model and its optimizers; parameters that had no state when they were saved have none.
+
+    Args:
+        model: the model.
+        optimizers: its optimizers.
+        folder: the checkpoint.
+        load: fills a state in place.
+    """
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.state_dict import set_state_dict
+
+    former = [(each, dict(each.state)) for each in optimizers if _lacks(each)]
+    try:
+        for each, _ in former:
+            # Made anew, since what some parameters lack may have been saved.
+            each.state.clear()
+        state, names = _state(model, optimizers)
+        paths = (FileSystemReader(folder).read_metadata().planner_data or {}).values()
+        saved = {path[2] for path in paths if path[:2] == ("optimizer", "state") and len(path) > 2}
+        made: State = state.get("optimizer", {}).get("state", {})
+        without = {name: made.pop(name) for name in list(made) if name not in saved}
+        load(state)
+    except BaseException:
+        for each, had in former:
+            each.state.clear()
+            each.state.update(had)
+        raise
+    if without:
+        state["optimizer"]["state"] = {**state["optimizer"]["state"], **without}
+    at_once(
+        optimizers,
+        lambda: set_state_dict(
+            model,
+            list(optimizers),
+            model_state_dict=state["model"],
+            optim_state_dict=state.get("optimizer", {}),
+        ),
+    )
+    for each in optimizers:
+        for leaf in _leaves(each):
+            if names[id(leaf)] in without:
+                each.state.pop(leaf, None)
+
+
+def _leaves(optimizer: Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+def _lacks(optimizer: Optimizer) -> bool:
+    """Whether some parameters have no state, as one has that has not stepped."""
+    return any(leaf.requires_grad and leaf not in optimizer.state for leaf in _leaves(optimizer))
+
+
+def _state(model: nn.Module, optimizers: Sequence[Optimizer]) -> tuple[State, dict[int, str]]:
+    """The state, with that of a step at a rate of 0 where there is none yet, and the names of parameters, by identity."""
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    # torch takes that step only where no parameter has a gradient; else it would save and load nothing, silently.
+    grads = [(leaf, leaf.grad) for each in optimizers if not each.state for leaf in _leaves(each)]
+    for leaf, _ in grads:
+        leaf.grad = None
+    try:
+        # No block may keep that step from it.
+        of_model, of_optimizers = at_once(optimizers, lambda: get_state_dict(model, list(optimizers)))
+    finally:
+        for leaf, grad in grads:
+            leaf.grad = grad
+    if not optimizers:
+        return {"model": of_model}, {}
+    groups: Any = of_optimizers["param_groups"]
+    leaves = [leaf for each in optimizers for leaf in _leaves(each)]
+    named = [name for group in groups for name in group["params"]]
+    names = {id(leaf): name for leaf, name in zip(leaves, named, strict=True)}
+    return {"model": of_model, "optimizer": of_optimizers}, names
