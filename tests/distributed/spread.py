@@ -289,7 +289,7 @@ class Unused(nn.Module):
 
 
 def untouched(strategy: Any, folder: Path) -> Result:
-    """Saved before the first step and after some, and loaded where gradients stand: nothing of it may show in the end."""
+    """Saved before the first step and after some, and loaded where gradients stand: nothing of it may show."""
     batches = batches_of(dist.get_rank(), dist.get_world_size(), count=2)
     how = {"find_unused_parameters": True} if strategy == "ddp" else {}
     path = folder / f"untouched {strategy}"

@@ -195,7 +195,7 @@ def _refuse_unreadable(extra: Mapping[str, Any] | None) -> None:
             torch.load(file, weights_only=True)
         except Exception as error:
             raise CheckpointError(
-                f"extra[{name!r}] is a {type(value).__name__}, which torch.load(weights_only=True) does not read again: "
+                f"extra[{name!r}] is a {type(value).__name__}, which torch.load(weights_only=True) cannot read: "
                 "keep numbers, strings, tensors, and lists and dictionaries of them (vars(args), str(path))"
             ) from error
 

@@ -1,6 +1,6 @@
 """The state of a model and its optimizers by the names of the plain model; of sharded ones the shards.
 
-torch.distributed.checkpoint has each optimizer take a step at a rate of 0 that has no state yet, so that there is one to
+torch.distributed.checkpoint has an optimizer without a state take a step at a rate of 0, so that there is a state to
 be filled. What comes of it is not the state of one that has not stepped (Adam counts the step), nor are there states
 of parameters that have never had a gradient: here these are neither saved nor left behind.
 """
@@ -49,7 +49,7 @@ def load_state(
         folder: the checkpoint.
         load: fills a state in place.
     """
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import set_state_dict
 
     former = [(each, dict(each.state)) for each in optimizers if _lacks(each)]
@@ -96,7 +96,7 @@ def _lacks(optimizer: Optimizer) -> bool:
 
 
 def _state(model: nn.Module, optimizers: Sequence[Optimizer]) -> tuple[State, dict[int, str]]:
-    """The state, with that of a step at a rate of 0 where there is none yet, and the names of parameters, by identity."""
+    """The state, made by a step at a rate of 0 where there is none yet, and names of parameters by identity."""
     from torch.distributed.checkpoint.state_dict import get_state_dict
 
     # torch takes that step only where no parameter has a gradient; else it would save and load nothing, silently.
