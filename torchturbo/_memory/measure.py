@@ -72,6 +72,10 @@ def estimate(
 
 
 def _elsewhere(call: Callable[[], _T]) -> _T:
+    # In torch 2.11 built for GPUs, on a machine that has none, what the first fake tensors of a process need goes with
+    # the thread that made them, and the next ones anywhere end the process. This thread stays.
+    with FakeTensorMode():
+        pass
     with _streams_put_back(), ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result()
 
