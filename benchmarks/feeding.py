@@ -146,7 +146,7 @@ def measure(batches: int, workers: int, rounds: int, budget: float) -> dict[str,
             return run
 
         samples = _turns.take_turns({name: epoch(name) for name in made}, 1, rounds, judged)
-        stats = {name: cache_of(made[name]).stats().to_dict() for name in (KEPT, FOLDER)}
+        stats = {name: {**cache_of(made[name]).stats().to_dict(), "where": name} for name in (KEPT, FOLDER)}
     speedups = {
         name: _turns.middle([plain / its for plain, its in zip(samples[PLAIN], samples[name], strict=True)])
         for name in made
