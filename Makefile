@@ -41,9 +41,10 @@ demo: $(READY)  ## train a small GPT, plain and under turbo, and compare
 test: $(READY)  ## run the tests, with coverage
 	$(PY) -m tools.suite -m 'not slow and not gpu' $(ARGS)
 
-# In an environment of their own: they bring much, and what they bring does not always go together.
+# In an environment of their own: they bring much, and what they bring does not always go together. On one thread, since
+# these tests fork, and OpenMP's other threads do not come along.
 integrations: .integrations/.ready  ## run the tests inside the libraries that torchturbo works in
-	.integrations/bin/python -m pytest -q tests/integrations $(ARGS)
+	OMP_NUM_THREADS=1 .integrations/bin/python -m pytest -q tests/integrations $(ARGS)
 
 lint: $(READY_TO_CHECK)  ## check formatting and style
 	$(PY) -m ruff format --check .
