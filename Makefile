@@ -45,6 +45,7 @@ test: $(READY)  ## run the tests, with coverage
 # these tests fork, and OpenMP's other threads do not come along.
 integrations: .integrations/.ready  ## run the tests inside the libraries that torchturbo works in
 	OMP_NUM_THREADS=1 .integrations/bin/python -m pytest -q tests/integrations $(ARGS)
+	.integrations/bin/python -m pytest -q --doctest-modules torchturbo/integrations
 
 lint: $(READY_TO_CHECK)  ## check formatting and style
 	$(PY) -m ruff format --check .
@@ -75,8 +76,8 @@ endef
 export DOCUMENTS
 
 docs: $(READY)  ## run the examples in docstrings and documents; what is generated must be fresh
-	$(PY) -m pytest --doctest-modules torchturbo
-	$(PY) -c "$$DOCUMENTS" README.md $(sort $(wildcard docs/*.md))
+	$(PY) -m pytest --doctest-modules torchturbo --ignore torchturbo/integrations
+	$(PY) -c "$$DOCUMENTS" README.md $(sort $(filter-out docs/integrations.md,$(wildcard docs/*.md)))
 	$(PY) -m tools.generate --check
 
 generate: $(READY)  ## write again what is generated from the settings
