@@ -45,7 +45,6 @@ test: $(READY)  ## run the tests, with coverage
 # these tests fork, and OpenMP's other threads do not come along.
 integrations: .integrations/.ready  ## run the tests inside the libraries that torchturbo works in
 	OMP_NUM_THREADS=1 .integrations/bin/python -m pytest -q tests/integrations $(ARGS)
-	.integrations/bin/python -m pytest -q --doctest-modules torchturbo/integrations
 
 lint: $(READY_TO_CHECK)  ## check formatting and style
 	$(PY) -m ruff format --check .
