@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch import nn
 
+from torchturbo.regions._blocks import is_one_of
+
 _LISTS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
 
 
@@ -31,8 +33,7 @@ def _of_classes(module: nn.Module, wanted: Iterable[type[nn.Module] | str]) -> l
     classes = tuple(wanted)
     found: list[nn.Module] = []
     for child in module.children():
-        names = {kind.__name__ for kind in type(child).__mro__}
-        if any(each in names if isinstance(each, str) else isinstance(child, each) for each in classes):
+        if is_one_of(child, classes):
             found.append(child)
         else:
             found += _of_classes(child, classes)

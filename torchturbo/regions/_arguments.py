@@ -194,15 +194,13 @@ class _Arguments(Exchange):
             needed: whether some thread asks for something.
         """
         function = self._function
-        if needed and function.__code__ is not self._ours:
-            self._theirs = function.__code__
+        was = function.__code__ is self._ours
+        if needed and not was:
             self._signature = self._signature or inspect.signature(function)
             vars(function).setdefault("__signature__", self._signature)
-            function.__code__ = self._ours
-        elif not needed and function.__code__ is self._ours:
-            function.__code__ = self._theirs
-            if vars(function).get("__signature__") is self._signature:
-                del function.__signature__
+        super().settle(needed)
+        if was and not needed and vars(function).get("__signature__") is self._signature:
+            del function.__signature__
 
 
 ARGUMENTS = _Arguments()

@@ -76,6 +76,21 @@ class Exchange:
             if not self.needed:
                 self._function.__code__ = self._theirs
 
+    def settle(self, needed: bool) -> None:
+        """Has our code be there or not, whatever was before; so also after an interrupt that came half way.
+
+        For who counts those that need it elsewhere, and under a lock.
+
+        Args:
+            needed: whether somebody needs it.
+        """
+        function = self._function
+        if needed and function.__code__ is not self._ours:
+            self._theirs = function.__code__
+            function.__code__ = self._ours
+        elif not needed and function.__code__ is self._ours:
+            function.__code__ = self._theirs
+
     def theirs(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function as it is without us."""
         function = self._function

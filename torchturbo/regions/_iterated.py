@@ -73,30 +73,8 @@ def _standing_in(self: Any) -> Any:
     return call(self)
 
 
-class _Iterates(Exchange):
-    """`DataLoader.__iter__`."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        function: Any = inspect.unwrap(DataLoader.__iter__)
-        super().__init__(function, code_like(function, _standing_in, _iterate))
-
-    def settle(self, needed: bool) -> None:
-        """Has it be there or not; so also after an interrupt that came half way.
-
-        Args:
-            needed: whether some thread asks for it.
-        """
-        function = self._function
-        if needed and function.__code__ is not self._ours:
-            self._theirs = function.__code__
-            function.__code__ = self._ours
-        elif not needed and function.__code__ is self._ours:
-            function.__code__ = self._theirs
-
-
-_ITERATES = _Iterates()
+_FUNCTION: Any = inspect.unwrap(DataLoader.__iter__)
+_ITERATES = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _iterate))
 
 
 def told() -> str | None:
