@@ -1,9 +1,10 @@
-"""What a step would take on 8 to 4,096 GPUs, on paper; and how far the same sums are from what was measured here.
+"""What a step would take on 8 to 4,096 GPUs, on paper; and how far the same sums are from what was measured.
 
     python -m benchmarks.scaling_model                                                     # the tables of the page
-    python -m benchmarks.scaling_model benchmarks/records/2026-11-23-cpu-distributed.json  # and the check
+    python -m benchmarks.scaling_model benchmarks/records/2026-11-23-cpu-distributed.json  # and the check on this CPU
 
-No number here was measured on a GPU. docs/scaling.md names the assumptions and where they come from.
+No number here was measured on a GPU by this project; two that others have published are put beside the paper.
+docs/scaling.md names the assumptions and where they come from.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Cluster:
     Attributes:
         beside: GPUs in a machine.
         inside: the link between two of a machine.
-        between: the link of one GPU to another machine.
+        between: the link of one GPU to another machine, by a network card of its own.
         flops: of one GPU in a second, as the model uses them.
         jitter: how much the time of a step varies from GPU to GPU, as a share (one standard deviation).
     """
@@ -50,6 +51,17 @@ class Cluster:
     between: Link
     flops: float
     jitter: float
+
+    def around(self, ranks: int) -> Link:
+        """The mean hop of a ring of so many GPUs, and the bytes a second that pass each.
+
+        A ring leaves a machine once, not once for each of its GPUs. NCCL lays as many rings as there are cards, each
+        out of another one, so that the cards of a machine add up until NVLink is the slower.
+        """
+        if ranks <= self.beside:
+            return self.inside
+        hops = ((self.beside - 1) * self.inside.latency + self.between.latency) / self.beside
+        return Link(hops, min(self.inside.bandwidth, self.beside * self.between.bandwidth))
 
 
 H100 = Cluster(
@@ -142,10 +154,6 @@ class Model:
         return 6 * self.parameters * self.tokens / cluster.flops
 
 
-def _across(cluster: Cluster, ranks: int) -> Link:
-    return cluster.inside if ranks <= cluster.beside else cluster.between
-
-
 def ddp(model: Model, cluster: Cluster, ranks: int, width: int) -> Step:
     """A step under DistributedDataParallel: gradients are reduced in buckets while backward goes on.
 
@@ -159,7 +167,7 @@ def ddp(model: Model, cluster: Cluster, ranks: int, width: int) -> Step:
     bucket = 25 * 2**20
     size = model.parameters * width
     count = max(1, round(size / bucket))
-    link = _across(cluster, ranks)
+    link = cluster.around(ranks)
     each = reduced(size / count, ranks, link)
     # The last bucket is full when backward ends; the others hide behind two thirds of the computing, less the first's.
     hidden = max(0.0, (count - 1) * each - 2 / 3 * computing * (count - 1) / count)
@@ -178,7 +186,7 @@ def fsdp(model: Model, cluster: Cluster, ranks: int, width: int, within: int | N
     """
     computing = model.computing(cluster)
     shards = ranks if within is None else min(within, ranks)
-    link = _across(cluster, shards)
+    link = cluster.around(shards)
     weights, gradients = model.parameters * 2 / model.layers, model.parameters * width / model.layers
     gather, scatter = gathered(weights, shards, link), gathered(gradients, shards, link)
     # Copies reduce their shards, each with its like in the others.
@@ -214,6 +222,55 @@ def table() -> str:
             cells.append(f"{its.efficiency:.0%} ({its.shown / its.seconds:.0%}, {its.waiting / its.seconds:.0%})")
         lines.append(f"| {name}, {model.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- published
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One training under FSDP2 on two numbers of GPUs of H100 or H200 machines, as others have measured it.
+
+    Attributes:
+        name: for people.
+        few: GPUs, and tokens in a second of each.
+        many: the same of more GPUs.
+    """
+
+    name: str
+    few: tuple[int, float]
+    many: tuple[int, float]
+
+    @property
+    def kept(self) -> float:
+        """The speed of a GPU among many, by that of one among few."""
+        return self.many[1] / self.few[1]
+
+    @property
+    def on_paper(self) -> float:
+        """The same by the sums above, for a GPU that computes as fast as the measured one among few."""
+        model, (few, speed) = LLAMA, self.few
+        flops = 6 * model.parameters * speed
+        for _ in range(9):  # of the time among few, what is communication is not computing
+            step = fsdp(model, replace(H100, flops=flops), few, 4)
+            flops = 6 * model.parameters * speed / step.efficiency
+        cluster = replace(H100, flops=flops)
+        return fsdp(model, cluster, self.many[0], 4).efficiency / fsdp(model, cluster, few, 4).efficiency
+
+
+LLAMA = Model("8 billion parameters", 8.03e9, 32, 16_384)
+PUBLISHED = (
+    Published("torchtitan, 8 and 128 H100", (8, 5_762), (128, 5_605)),
+    Published("torchtitan, compiled, 8 and 128 H100", (8, 6_667), (128, 6_514)),
+)
+"""Tables 1 and 3 of https://github.com/pytorch/torchtitan/blob/main/benchmarks/llama3_h100_202412_torchtitan.md: Llama
+3.1 8B, two sequences of 8,192 tokens a GPU, 400 Gb/s a GPU between machines."""
+
+
+def beside() -> str:
+    """The table of docs/scaling.md that has both."""
+    lines = ["| training | speed kept, published | on paper |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {its.name} | {its.kept:.1%} | {its.on_paper:.1%} |" for its in PUBLISHED)])
 
 
 # --------------------------------------------------------------------------------------------------------------- check
@@ -283,7 +340,7 @@ def check(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the tables, and the check where a record is named."""
-    print(table())
+    print(table(), beside(), sep="\n\n")
     for path in arguments:
         print(f"\n{path}")
         for row in check(json.loads(Path(path).read_text(encoding="utf-8"))):

@@ -253,7 +253,9 @@ def _clipped(module: nn.Module) -> None:
 
 
 def test_the_table_of_the_document_is_what_is_computed() -> None:
-    assert scaling_model.table() in (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert scaling_model.table() in document
+    assert scaling_model.beside() in document
 
 
 def test_sums_on_paper_have_their_limits() -> None:
@@ -268,6 +270,14 @@ def test_sums_on_paper_have_their_limits() -> None:
     assert scaling_model.fsdp(scaling_model.LARGE, scaling_model.H100, 8, 2, within=8).efficiency == pytest.approx(
         scaling_model.fsdp(scaling_model.LARGE, scaling_model.H100, 8, 2).efficiency
     )
+
+
+def test_the_paper_is_near_what_others_have_measured_and_a_ring_leaves_a_machine_once() -> None:
+    assert all(abs(its.on_paper - its.kept) < 0.02 for its in scaling_model.PUBLISHED)
+    cluster = scaling_model.H100
+    assert cluster.around(8) is cluster.inside
+    assert cluster.around(16).bandwidth == pytest.approx(8 * cluster.between.bandwidth)
+    assert cluster.inside.latency < cluster.around(16).latency < cluster.between.latency
 
 
 def test_a_link_is_found_in_what_was_timed_and_steps_are_put_beside_it() -> None:
