@@ -5,14 +5,44 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 WARM_UP = 5
 """Rounds that nobody counts."""
 
 Samples = dict[str, list[float]]
+
+
+def bars(live: bool = False) -> Progress:
+    """How far a benchmark is, on standard error.
+
+    Args:
+        live: draws it again and again by a thread, which takes time from what is timed; else `counted` draws it.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}"), *columns, console=Console(file=sys.stderr), auto_refresh=live)
+
+
+def counted(progress: Progress, name: str, total: int) -> Callable[[], None]:
+    """A new bar, and what moves it on by one.
+
+    Args:
+        progress: of `bars`.
+        name: beside the bar.
+        total: where it ends.
+    """
+    bar = progress.add_task(name, total=total)
+
+    def on() -> None:
+        progress.update(bar, advance=1, refresh=True)
+
+    return on
 
 
 def take_turns(

@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import _half_plot, _record, _usual
+from benchmarks import _half_plot, _record, _turns, _usual
 from torchturbo import hardware, turbo
 
 DEVICE = hardware.detect().device_type
@@ -219,14 +219,7 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with _turns.bars(live=True) as progress:
         found = run_all(asked.only, asked.seeds, progress)
     console = Console(width=150)
     for name, of_loop in found.items():

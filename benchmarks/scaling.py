@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import nn
 
@@ -172,19 +171,11 @@ def record(rounds: int, only: list[str], path: Path | None) -> None:
     console = Console(width=140)
     if "mlp" in only and (missing := [peer for peer, version in _peers.versions().items() if version is None]):
         console.print(f"Not installed, so left out: {', '.join(missing)}. `make peers` installs them.", style="yellow")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     found: Found = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with _turns.bars() as progress:
         for part in only:
             measure, races = PARTS[part]
-            bar = progress.add_task(part, total=races * (rounds + _turns.WARM_UP))
-            found[part] = measure(rounds, lambda bar=bar: progress.advance(bar))  # type: ignore[misc]
+            found[part] = measure(rounds, _turns.counted(progress, part, races * (rounds + _turns.WARM_UP)))
     _show(found, console)
     if path:
         parts = "" if len(only) == len(PARTS) else f" --only {' '.join(only)}"

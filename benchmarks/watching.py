@@ -4,7 +4,7 @@ Loops take turns: plain, under `torchturbo.watch` with a line now and then, with
 it is a terminal), with JSON lines, and in a block with `monitor`. The step is computing by torch, without waiting for
 data, as many products of matrices as take 10 ms here; the tiny one is three small layers and their optimizer.
 
-    python -m benchmarks.watching [--seconds 2] [--rounds 21] [--json FILE]
+    python -m benchmarks.watching [--seconds .2] [--rounds 61] [--json FILE]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks import _record
-from benchmarks._turns import Samples, compare, take_turns
+from benchmarks._turns import WARM_UP, Samples, bars, compare, counted, take_turns
 from torchturbo import turbo, watch
 
 LIMIT = 0.005
@@ -113,13 +113,14 @@ def ways(step: Callable[[], object]) -> dict[str, Callable[[int], object]]:
     }
 
 
-def sampled(step: Callable[[], object], seconds: float, rounds: int) -> Samples:
+def sampled(step: Callable[[], object], seconds: float, rounds: int, on: Callable[[], object]) -> Samples:
     """Microseconds for a step, by contender, a sample a round.
 
     Args:
         step: what is done.
         seconds: that a sample takes.
         rounds: how many.
+        on: called after each round.
     """
     step()
     began = time.perf_counter()
@@ -127,22 +128,26 @@ def sampled(step: Callable[[], object], seconds: float, rounds: int) -> Samples:
         step()
     steps = max(10, round(seconds * 10 / (time.perf_counter() - began)))
     with mock.patch.object(sys, "stderr", io.StringIO()):
-        return take_turns(ways(step), steps, rounds, lambda: None)
+        return take_turns(ways(step), steps, rounds, on)
 
 
 def main() -> int:
     """Runs the rounds and prints what they say; 1 if watching a 10 ms step takes more of it than it may."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="that a sample takes")
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--seconds", type=float, default=0.2, help="that a sample takes")
+    parser.add_argument("--rounds", type=int, default=61)
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
 
     before = os.getloadavg()
-    found = {
-        "10 ms": sampled(_step_of(STEP), arguments.seconds, arguments.rounds),
-        "tiny": sampled(_tiny(), arguments.seconds, arguments.rounds),
-    }
+    steps = {"10 ms": _step_of(STEP), "tiny": _tiny()}
+    with bars() as progress:
+        found = {
+            name: sampled(
+                step, arguments.seconds, arguments.rounds, counted(progress, name, arguments.rounds + WARM_UP)
+            )
+            for name, step in steps.items()
+        }
     results = {
         name: {way: compare(samples, way, PLAIN) for way in samples if way != PLAIN} for name, samples in found.items()
     }
