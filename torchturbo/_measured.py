@@ -9,19 +9,10 @@ from collections.abc import Mapping
 import torch
 
 from torchturbo.errors import HardwareWarning
-from torchturbo.hardware import Hardware, detect
+from torchturbo.hardware import detect
 
 MEASURED = "measured"
 """The table of a profile in a file that says what it was measured on."""
-
-
-def machine(hardware: Hardware) -> str:
-    """What settings that were measured are good for: the GPU, or else the CPU.
-
-    Args:
-        hardware: the machine.
-    """
-    return hardware.name
 
 
 def say_where_measured(name: str, measured: Mapping[str, object]) -> None:
@@ -31,7 +22,7 @@ def say_where_measured(name: str, measured: Mapping[str, object]) -> None:
         name: the profile.
         measured: what it was measured on.
     """
-    here = {"hardware": machine(detect()), "torch": _release(torch.__version__)}
+    here = {"hardware": detect().name, "torch": _release(torch.__version__)}
     then = {"hardware": str(measured.get("hardware")), "torch": _release(measured.get("torch"))}
     other = [f"{then[what]} (here: {here[what]})" for what in here if then[what] != here[what]]
     if other:

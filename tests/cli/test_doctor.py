@@ -114,9 +114,7 @@ def test_a_gpu_as_the_driver_reads_it(driven: Driven) -> None:
     machine = hardware._ask()[0]
     found = examine(here(machine, readings=hardware.cuda.readings()))
     told = {f.check: f for f in found.findings}
-    assert (
-        told["gpu_is_in_use"].what == "Other processes use GPU 0: 61.0 GiB of 80.0 GiB are taken, and it is 97 % busy."
-    )
+    assert told["gpu_is_in_use"].what == "Other processes use GPU 0: 61 GiB of 80 GiB are taken, and it is 97 % busy."
     assert "heat: the hardware slows it down" in told["gpu_is_held_down"].what
     assert "nvidia-smi -q -d PERFORMANCE" in told["gpu_is_held_down"].fix
     assert "fixed value (1095 of 1410 MHz now)" in told["gpu_has_fixed_clocks"].what
@@ -151,7 +149,7 @@ CASES = {
         around={"installed": {"pynvml": "11.5.3", "triton": "3"}},
     ),
     "gpu_is_in_use": Case(
-        *("A100", "30.0 GiB of 80.0 GiB are taken.", "CUDA_VISIBLE_DEVICES="),
+        *("A100", "30 GiB of 80 GiB are taken.", "CUDA_VISIBLE_DEVICES="),
         changes={"readings": (Reading(0, 0, 30 * GIB),)},
     ),
     "gpu_has_fixed_clocks": Case(
@@ -368,7 +366,7 @@ def test_it_ends_with_1_and_says_what_to_do(typed: Run, machine: Callable[..., N
     machine("cpu", around={"shared_memory": 0})
     code, out, err = typed("doctor")
     assert (code, err) == (1, "")
-    assert "\nProblems\n  little shared memory\n    /dev/shm has 0 MiB left." in out
+    assert "\nProblems\n  little shared memory\n    /dev/shm has 0 B left." in out
     assert "\n    -> `docker run --shm-size=8g ...`" in out
     assert out.endswith("checks: 1 problem, 1 piece of advice.\n")
     code, out, _ = typed("doctor", "--json")

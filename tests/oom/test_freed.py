@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchturbo import accelerate, memory_plan
+from torchturbo._amounts import size
 from torchturbo._memory import measure
-from torchturbo._oom.used import in_units
 from torchturbo.testing import injected_oom
 from torchturbo.testing._oom import At
 
@@ -78,7 +78,7 @@ def test_what_switches_would_have_freed_is_what_a_plan_says(at: At, batch: Any) 
     saved = plan["now"].peak - plan["checkpoint"].peak
     assert saved > 100_000
     raising = failed(accelerate(profile="exact", on_oom="raise")(step), batch, at, model)
-    text = f"would have freed memory: checkpoint=True: {in_units(saved)} of {in_units(plan['now'].peak)} at once"
+    text = f"would have freed memory: checkpoint=True: {size(saved)} of {size(plan['now'].peak)} at once"
     assert any(note.startswith(text) for note in raising)
     splitting = failed(accelerate(profile="exact", on_oom="split")(step), batch, at, model)
     assert splitting[1].startswith(text)

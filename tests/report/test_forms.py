@@ -197,7 +197,7 @@ def test_the_machine_in_lines() -> None:
     )
     cpu, gpu, reason = words.hardware(facts("apple"))
     assert cpu == "CPU: Apple M1 Max, 10 cores, kernels for DEFAULT; has fp16; no AVX-512, bf16, AMX"
-    assert gpu == "GPU: Apple M1 Max, 32.0 GiB shared with the CPU"
+    assert gpu == "GPU: Apple M1 Max, 32 GiB shared with the CPU"
     assert reason == MACHINES["apple"].reasons[0]
     assert next(words.hardware(facts("cpu"))).endswith("; no AVX-512, bf16, fp16, AMX")
 
@@ -226,12 +226,11 @@ def test_a_reading_in_a_line_under_its_gpu() -> None:
     _, first, of_first, second, of_second = words.hardware(facts(two, readings=readings))
     assert first.startswith("GPU 0")
     assert (
-        of_first.strip()
-        == "now: 42 % busy, 5.0 GiB of 15.0 GiB used by all processes, 61 W, 70 degrees C, 600 of 1590 MHz"
+        of_first.strip() == "now: 42 % busy, 5 GiB of 15 GiB used by all processes, 61 W, 70 degrees C, 600 of 1590 MHz"
     )
     assert second.startswith("GPU 1")
     assert of_second.strip() == (
-        "now: 7 % busy, 1.0 GiB used by all processes, 62 W, 70 degrees C, 600 MHz, heat: hot, idle: idle"
+        "now: 7 % busy, 1 GiB used by all processes, 62 W, 70 degrees C, 600 MHz, heat: hot, idle: idle"
     )
 
 

@@ -14,10 +14,9 @@ import torch
 
 from torchturbo import Tuned, _sources, hardware, turbo
 from torchturbo._benchmark.data import Between, Drift
-from torchturbo._tune.budget import seconds_of
 from torchturbo._tune.data import Tried, Tuning
 from torchturbo._tune.save import Place
-from torchturbo.errors import ConfigError, HardwareWarning, OptionValueError
+from torchturbo.errors import ConfigError, HardwareWarning
 from torchturbo.testing import pretend_hardware
 
 
@@ -181,19 +180,6 @@ def test_a_profile_of_one_s_own_that_is_based_on_it_is_one_s_own(here: Path) -> 
 
 def test_nothing_is_written_where_nothing_is_asked_for() -> None:
     assert Place.of(False, "tuned") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90 s", 90), ("2 min", 120), ("1h", 3600), ("1.5 m", 90), (7, 7), ("30", 30)]
-)
-def test_a_time_is_what_people_write(text: Any, seconds: float) -> None:
-    assert seconds_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "soon", "2 weeks", "-1", 0, -3, float("nan"), float("inf")])
-def test_what_is_no_time_is_refused(text: Any) -> None:
-    with pytest.raises(OptionValueError, match="expected a time"):
-        seconds_of(text)
 
 
 def test_it_shows_itself() -> None:

@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_not_chosen(machine: Any) -> None:
     assert its.best["num_workers"] == 2
     (large,) = [tried for tried in its.tried if tried.options["num_workers"] == 4]
     assert large.outcome == "too large"
-    assert large.why == "8,000 MiB more than without, and 10,000 MiB were free"
+    assert large.why == "7.81 GiB more than without, and 9.77 GiB were free"
 
 
 def test_more_is_fetched_ahead_where_that_is_faster(machine: Any) -> None:

@@ -14,7 +14,7 @@ from tests.watch.screen import shown, terminal
 from torchturbo import watch
 from torchturbo._watch.data import Loop, Seen
 from torchturbo._watch.machine import OfMachine
-from torchturbo._watch.text import duration, line_of, short, size
+from torchturbo._watch.text import line_of
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,6 @@ def test_all_that_can_be_told_is_in_the_line_and_the_bar() -> None:
     assert first.startswith("train 1,200/5,000 ━")
     assert "01:05 < 05:07" in first
     assert second.strip().startswith("waiting 40%  computing 50%")
-    assert (short(1234.0), short(2.5e6), size(3 * 2**20), duration(3661)) == ("1,234", "2.5M", "3 MiB", "1:01:01")
 
 
 def test_a_loop_is_a_line_where_there_is_room_and_is_told_of_in_any_case() -> None:

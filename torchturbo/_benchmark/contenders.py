@@ -77,11 +77,6 @@ class Contender:
         """What has no effect here, and why."""
         return {} if self.plan is None else {d.name: str(d.refused) for d in self.plan.refused}
 
-    @property
-    def is_baseline(self) -> bool:
-        """Whether it is what is in force anyway."""
-        return self.plan is None
-
 
 @contextmanager
 def by_the_code_alone() -> Iterator[Sources]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
+from torchturbo._amounts import size
 from torchturbo._benchmark import words
 from torchturbo._benchmark.data import Comparison, Timed
 from torchturbo._pictures.charts import Bar, Chart, Look
@@ -51,7 +52,7 @@ def memories(found: Comparison) -> Chart | None:
     known = [(row.name, row.memory) for row in found.rows if row.memory is not None]
     if not known:
         return None
-    return Chart("Memory at its peak, MiB", tuple(Bar(name, size / 1024**2, words.size(size)) for name, size in known))
+    return Chart("Memory at its peak, MiB", tuple(Bar(name, its / 1024**2, size(its)) for name, its in known))
 
 
 def charts(found: Comparison) -> list[Chart]:

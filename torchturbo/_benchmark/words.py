@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from torchturbo._amounts import milliseconds, size, some
 from torchturbo._benchmark.data import Between, Comparison, Drift, Switch, Timed
 
 _COLUMNS = {
@@ -27,9 +28,8 @@ _SETTINGS = 24
 
 def heading(found: Comparison) -> str:
     """What was done."""
-    steps = "1 step" if found.steps == 1 else f"{found.steps} steps"
     machine = found.hardware.name
-    return f"{found.rounds} rounds in turn, {steps} a sample, on {machine}, torch {found.torch}."
+    return f"{found.rounds} rounds in turn, {some(found.steps, 'step')} a sample, on {machine}, torch {found.torch}."
 
 
 def columns(found: Comparison, width: int | None = None) -> tuple[str, ...]:
@@ -78,30 +78,14 @@ def cell(row: Timed, name: str) -> str:
     if name == "first step":
         return f"+{row.first_seconds:.2g} s" if row.first_seconds and row.first_seconds > 0.1 else ""
     if name == "pays after":
-        return f"{row.pays_after:,} step{'s' * (row.pays_after > 1)}" if row.pays_after else ""
+        return some(row.pays_after, "step") if row.pays_after else ""
     return drift(row.drift)
-
-
-def milliseconds(seconds: float) -> str:
-    """A time, with as many digits as tell something."""
-    value = seconds * 1e3
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def speedup(its: Between, verdict: str | None) -> str:
     """A speed-up with its bounds; one inside the noise is called none."""
     between = f"({its.low:.2f} .. {its.high:.2f})"
     return f"none {between}" if verdict == "no difference" else f"{its.value:.2f} {between}"
-
-
-def size(count: int) -> str:
-    """Bytes, in a unit that people read."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.3g} {unit}"
 
 
 def drift(its: Drift | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchturbo._benchmark.words import size
+from torchturbo._amounts import size, some, time
 from torchturbo._told import Told
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class CacheStats(Told):
         from rich.text import Text
 
         lines = [
-            f"{self.items} items in {self.where}, {size(self.bytes)} of at most {size(self.max_bytes)}",
-            f"taken {self.hits} times, built {self.built} times in {self.build_seconds:.3g} s",
+            f"{some(self.items, 'item')} in {self.where}, {size(self.bytes)} of at most {size(self.max_bytes)}",
+            f"taken {some(self.hits, 'time')}, built {some(self.built, 'time')} in {time(self.build_seconds)}",
         ]
         if self.unkept:
             lines.append(f"no room for {self.unkept} of them, which are built each time: max_bytes={self.max_bytes}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._doctor.here import CHECKS, Here, some
-from torchturbo._report.words import gib
+from torchturbo._amounts import size, some
+from torchturbo._doctor.here import CHECKS, Here
 
 # ------------------------------------------------------------------------------------------- torch and its driver
 
@@ -115,7 +115,7 @@ def gpu_is_in_use(here: Here) -> Iterator[tuple[str, str]]:
         used, total = reading.memory_used or 0, memory.get(reading.index)
         parts = []
         if total is not None and used > max(1024**3, total / 10):
-            parts.append(f"{gib(used)} of {gib(total)} are taken")
+            parts.append(f"{size(used)} of {size(total)} are taken")
         if (reading.utilization or 0) >= _BUSY:
             parts.append(f"it is {reading.utilization} % busy")
         if parts:

@@ -40,8 +40,3 @@ class Here:
 
 CHECKS: Checks[Here] = Checks()
 """Every check that needs more than a report; the files of this folder fill it."""
-
-
-def some(count: int, thing: str) -> str:
-    """A number of things."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._doctor.here import CHECKS, Here, some
+from torchturbo._amounts import size, some
+from torchturbo._doctor.here import CHECKS, Here
 from torchturbo._sources import PREFIX
 
 # -------------------------------------------------------------------------------------------------------- compiling
@@ -76,7 +77,7 @@ def little_shared_memory(here: Here) -> Iterator[tuple[str, str]]:
     free = here.around.shared_memory
     if free is not None and free < _ROOM:
         yield (
-            f"/dev/shm has {free / 1024**2:.0f} MiB left. Loader workers send their batches through it, and die of a "
+            f"/dev/shm has {size(free)} left. Loader workers send their batches through it, and die of a "
             "'bus error' when it is full.",
             "`docker run --shm-size=8g ...`; outside a container `sudo mount -o remount,size=8g /dev/shm`.",
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
+from torchturbo._amounts import some
 from torchturbo._doctor import Diagnosis
 from torchturbo._report import words
 from torchturbo._report.findings import Finding
@@ -45,6 +46,6 @@ def _findings(title: str, findings: Iterable[Finding]) -> Iterator[RenderableTyp
 
 def _counted(diagnosis: Diagnosis) -> str:
     problems, advice = len(diagnosis.problems), len(diagnosis.advice)
-    found = f"{problems or 'no'} problem{'' if problems == 1 else 's'}"
-    also = f", {advice} piece{'' if advice == 1 else 's'} of advice" if advice else ""
+    found = some(problems, "problem") if problems else "no problems"
+    also = f", {some(advice, 'piece')} of advice" if advice else ""
     return f"{len(diagnosis.checks)} checks: {found}{also}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._benchmark.words import milliseconds, size
+from torchturbo._amounts import milliseconds, size
 from torchturbo._layers import words
 from torchturbo._layers.data import LayerCosts
 from torchturbo._pictures.charts import Bar, Chart

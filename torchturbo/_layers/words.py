@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torchturbo._benchmark.words import milliseconds, size
+from torchturbo._amounts import milliseconds, size
 from torchturbo._layers.data import Layer, LayerCosts
-from torchturbo._measured import machine
 
 LAYERS = ("layer", "own ms", "share", "forward", "backward", "with all within", "keeps", "weights", "calls")
 NARROW = ("layer", "own ms", "share", "forward", "backward", "keeps")
@@ -26,7 +25,7 @@ def heading(found: LayerCosts) -> str:
     under = ", ".join(f"{name}={value!r}" for name, value in found.settings.items())
     return (
         f"{found.step}: {milliseconds(found.seconds)} ms a step{f' under {under}' if under else ''}, "
-        f"on {machine(found.hardware)}, torch {found.torch}."
+        f"on {found.hardware.name}, torch {found.torch}."
     )
 
 

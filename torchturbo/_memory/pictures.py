@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._benchmark.words import size
+from torchturbo._amounts import size
 from torchturbo._memory import words
 from torchturbo._memory.data import MemoryPlan
 from torchturbo._pictures.charts import Bar, Chart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._benchmark.words import size
+from torchturbo._amounts import size
 from torchturbo._memory.data import MemoryPlan, MemoryUse
 
 COLUMNS = ("switch", "weights", "gradients", "optimizer", "activations", "peak", "saved")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torchturbo._amounts import size
 from torchturbo._oom.freed import Freed
 from torchturbo._oom.struck import Phase
 from torchturbo.regions._here import thread
@@ -52,12 +53,12 @@ class Used(NamedTuple):
             ("the batch", self.batch),
             ("copies of them", self.copies),
         ]
-        told = [f"{name} {in_units(size)}" for name, size in parts if size]
+        told = [f"{name} {size(count)}" for name, count in parts if count]
         if self.rest is not None:
-            told.append(f"activations and the rest {in_units(self.rest)}")
+            told.append(f"activations and the rest {size(self.rest)}")
         else:
             told.append(f"and activations, which torch does not count on {self.device}")
-        of = "" if self.total is None else f" of {in_units(self.total)}"
+        of = "" if self.total is None else f" of {size(self.total)}"
         return f"out of memory in {self.phase} on {self.device}{of}: {', '.join(told)}"
 
     def switches(self, *, split: bool, counted: Freed | None = None) -> list[str]:
@@ -70,16 +71,16 @@ class Used(NamedTuple):
         found: list[tuple[int, str]] = []
         if counted is not None:
             found = [
-                (size, f"{name}: {in_units(size)} of {in_units(counted.peak)} at once in a step of {counted.model}")
-                for name, size in counted.bytes.items()
+                (count, f"{name}: {size(count)} of {size(counted.peak)} at once in a step of {counted.model}")
+                for name, count in counted.bytes.items()
             ]
         if self.phase == "the optimizer's step":
-            size = self.intermediates
-            found.append((size, f"fused_optimizer=True: up to {in_units(size)} of intermediates"))
+            count = self.intermediates
+            found.append((count, f"fused_optimizer=True: up to {size(count)} of intermediates"))
         elif counted is not None:
             half = counted.activations // 2
             if split:
-                found.append((half, f"on_oom='split': {in_units(half)} in two parts, and more in smaller ones"))
+                found.append((half, f"on_oom='split': {size(half)} in two parts, and more in smaller ones"))
         elif self.rest is None:
             rest = "of the activations, which are not counted here"
             found += [(1, f"on_oom='split': half {rest}, and more in smaller parts")] if split else []
@@ -87,9 +88,9 @@ class Used(NamedTuple):
         else:
             half = self.rest // 2
             if split:
-                found.append((half + 1, f"on_oom='split': {in_units(half)} in two parts, and more in smaller ones"))
+                found.append((half + 1, f"on_oom='split': {size(half)} in two parts, and more in smaller ones"))
             if not self.under_autocast:
-                found.append((half, f"autocast='bf16': up to {in_units(half)} of activations"))
+                found.append((half, f"autocast='bf16': up to {size(half)} of activations"))
         return [text for _, text in sorted(found, reverse=True)]
 
 
@@ -146,17 +147,3 @@ def _counted(device: torch.device) -> tuple[int | None, int | None]:
     if device.type == "mps":
         return torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory()
     return None, None
-
-
-def in_units(size: int) -> str:
-    """Bytes as people read them.
-
-    Args:
-        size: in bytes.
-    """
-    value, units = float(size), ("B", "kB", "MB", "GB", "TB")
-    for unit in units[:-1]:
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} {units[-1]}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torchturbo._amounts import some
 from torchturbo._report.data import Block, Report, Row
 from torchturbo._report.findings import Checks
 from torchturbo.settings._base import TORCH
@@ -128,8 +129,8 @@ def more_threads_than_cores(report: Report) -> Iterator[tuple[str, str]]:
     threads, cores = report["num_threads"].now, report.hardware.cpu.cores
     if isinstance(threads, int) and threads > cores:
         yield (
-            f"One operation on the CPU uses {threads} threads, and this process may run on {cores} "
-            f"{'core' if cores == 1 else 'cores'}: they wait for each other.",
+            f"One operation on the CPU uses {threads} threads, and this process may run on "
+            f"{some(cores, 'core')}: they wait for each other.",
             f"Set num_threads={cores}.",
         )
 

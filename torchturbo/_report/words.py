@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from torchturbo._amounts import size, some
 from torchturbo._catalogue import OPTIONS
 from torchturbo._report.data import Block, Report, Row
 from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, Xpu
@@ -127,8 +128,7 @@ def machine(hardware: Hardware, now: Iterable[Reading] = ()) -> Iterator[str]:
 
 def _cpu(cpu: Cpu) -> str:
     has = {"AVX-512": cpu.avx512, "bf16": cpu.bf16, "fp16": cpu.fp16, "AMX": cpu.amx}
-    cores = f"{cpu.cores} {'core' if cpu.cores == 1 else 'cores'}"
-    return f"CPU: {cpu.name}, {cores}, kernels for {cpu.capability}; {_has(has)}"
+    return f"CPU: {cpu.name}, {some(cpu.cores, 'core')}, kernels for {cpu.capability}; {_has(has)}"
 
 
 def _gpu(gpu: Gpu) -> str:
@@ -141,7 +141,7 @@ def _gpu(gpu: Gpu) -> str:
     told = (
         gpu.name,
         None if gpu.capability is None else "capability {}.{}".format(*gpu.capability),
-        None if gpu.memory is None else gib(gpu.memory),
+        None if gpu.memory is None else size(gpu.memory),
         None if gpu.driver is None else f"driver {gpu.driver}",
     )
     return f"GPU {gpu.index}: {', '.join(part for part in told if part)}; {_has(has)}"
@@ -151,7 +151,7 @@ def _xpu(xpu: Xpu) -> str:
     has = {"bf16": xpu.bf16, "fp16": xpu.fp16, "XMX": xpu.xmx}
     told = (
         xpu.name,
-        None if xpu.memory is None else gib(xpu.memory),
+        None if xpu.memory is None else size(xpu.memory),
         None if xpu.driver is None else f"driver {xpu.driver}",
     )
     known = _has({name: its for name, its in has.items() if its is not None})
@@ -159,7 +159,7 @@ def _xpu(xpu: Xpu) -> str:
 
 
 def _mps(mps: Mps) -> str:
-    return f"GPU: {mps.name}{'' if mps.memory is None else f', {gib(mps.memory)} shared with the CPU'}"
+    return f"GPU: {mps.name}{'' if mps.memory is None else f', {size(mps.memory)} shared with the CPU'}"
 
 
 def _has(has: dict[str, bool]) -> str:
@@ -170,22 +170,17 @@ def _has(has: dict[str, bool]) -> str:
 
 
 def _reading(reading: Reading, gpu: Gpu) -> str:
-    of = "" if gpu.memory is None else f" of {gib(gpu.memory)}"
+    of = "" if gpu.memory is None else f" of {size(gpu.memory)}"
     fastest = "" if reading.max_clock is None else f" of {reading.max_clock}"
     told = (
         None if reading.utilization is None else f"{reading.utilization} % busy",
-        None if reading.memory_used is None else f"{gib(reading.memory_used)}{of} used by all processes",
+        None if reading.memory_used is None else f"{size(reading.memory_used)}{of} used by all processes",
         None if reading.power is None else f"{reading.power:.0f} W",
         None if reading.temperature is None else f"{reading.temperature} degrees C",
         None if reading.clock is None else f"{reading.clock}{fastest} MHz",
         *(reading.throttle or ()),
     )
     return ", ".join(part for part in told if part)
-
-
-def gib(size: int) -> str:
-    """A size of memory, as people say it."""
-    return f"{size / 1024**3:.1f} GiB"
 
 
 # ------------------------------------------------------------------------------------------------ environment
@@ -203,6 +198,6 @@ def environment(report: Report) -> Iterator[str]:
 def compiled(report: Report) -> Iterator[str]:
     """What has been compiled, with how long it took, and why some of it runs eagerly."""
     for its in report.compiled:
-        times = "once" if its.count == 1 else f"{its.count} times"
+        times = "once" if its.count == 1 else some(its.count, "time")
         reason = "" if its.reason is None else f"; {its.reason}"
         yield f"{its.name} ({its.how}): compiled {times}, {its.seconds:.1f} s{reason}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from torchturbo._replay.here import Here
 from torchturbo._replay.settings import Settings, around
 from torchturbo._reproducible.data import Price
+from torchturbo.errors import in_a_line
 
 FEWEST, MOST = 6, 101
 """Rounds: with fewer than six no interval holds the median 19 times in 20."""
@@ -50,7 +51,7 @@ def priced(here: Here, settings: Settings, seconds: float, tell: Callable[[str],
                 second = here.seconds(under)
                 samples.append((here.seconds(as_it_is), second))
     except Exception as error:
-        return f"a run raised {type(error).__name__}: {_first_line(error)}"
+        return f"a run raised {in_a_line(error).rstrip('.')}"
     return price_of(samples)
 
 
@@ -66,7 +67,3 @@ def price_of(samples: Sequence[tuple[float, float]]) -> Price:
     reach = math.ceil(0.98 * math.sqrt(count))
     low, high = ratios[max(0, count // 2 - reach)], ratios[min(count - 1, (count - 1) // 2 + reach)]
     return Price(statistics.median(ratios), low, high, statistics.median(cheap for cheap, _ in samples), count)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0].rstrip(".")

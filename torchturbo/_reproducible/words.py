@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from torchturbo._amounts import some
 from torchturbo._replay.record import place
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def what(found: Reproduction) -> Iterator[str]:
     """What was compared, or what differs first."""
     if found.difference is not None:
         yield f"The first difference, in run {found.difference.run}: {found.difference}."
-    modules = f"{len(found.modules)} module{'s' if len(found.modules) != 1 else ''}"
-    steps = f"{found.steps} optimizer step{'s' if found.steps != 1 else ''}"
+    modules, steps = some(len(found.modules), "module"), some(found.steps, "optimizer step")
     compared = f"{found.compared} tensors" if found.compared else f"No tensor, and {found.values} other values"
     yield f"{compared} of a run were compared: {modules}, {steps}, what was returned and what was left."
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchturbo._tune.budget import seconds_of
+from torchturbo._amounts import seconds_of
 from torchturbo._tune.data import Tried, Tuned, Tuning
 from torchturbo.errors import OptionValueError
 
@@ -72,7 +72,7 @@ def tune(
     """
     if not 0 <= tolerance < 1:
         raise OptionValueError(f"tolerance={tolerance!r}: expected a number from 0 on and below 1, as 0.05")
-    seconds = seconds_of(budget)
+    seconds = seconds_of(budget, "budget")
     # What it needs is loaded when it is needed.
     from torchturbo._replay.target import called, name_of
     from torchturbo._told import progress

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torchturbo._benchmark.data import Between, Drift
-from torchturbo._measured import machine
 from torchturbo._pictures import Pictured
 from torchturbo.hardware import Hardware
 from torchturbo.profiles import Profile
@@ -116,6 +115,6 @@ def _words(tuning: Tuning) -> tuple[str, str]:
     if tuning.speedup is None or tuning.drift is None:
         return "Nothing: no setting that was tried is surely faster here.", "Nothing."
     largest = tuning.drift.largest
-    gain = f"{tuning.step} took {tuning.speedup.value:.2f} times less time on {machine(tuning.hardware)}."
+    gain = f"{tuning.step} took {tuning.speedup.value:.2f} times less time on {tuning.hardware.name}."
     give = "The same bits." if tuning.drift.same else f"Its numbers are {largest:.1e} from those of {tuning.reference}."
     return gain, give

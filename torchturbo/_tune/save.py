@@ -12,7 +12,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from torchturbo._config import OWN, SHARED, find
-from torchturbo._measured import MEASURED, machine
+from torchturbo._measured import MEASURED
 from torchturbo._tune.data import Tuned
 from torchturbo.errors import ConfigError, ProfileNameError
 from torchturbo.profiles import PROFILES
@@ -120,7 +120,7 @@ def _table(tuned: Tuned) -> Any:
     for name, value in tuned.items():
         table[name] = "none" if value is None else value
     measured = tomlkit.table()
-    measured["hardware"] = machine(tuning.hardware)
+    measured["hardware"] = tuning.hardware.name
     measured["torch"] = tuning.torch
     measured["cuda"] = tuning.hardware.build.cuda or "none"
     measured["date"] = tuning.date

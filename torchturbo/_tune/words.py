@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from torchturbo._benchmark.words import drift, milliseconds, speedup
-from torchturbo._measured import machine
+from torchturbo._amounts import milliseconds
+from torchturbo._benchmark.words import drift, speedup
 from torchturbo._tune.data import Tried, Tuning
 
 COLUMNS = ("change", "speed-up", "drift", "outcome")
@@ -36,7 +36,7 @@ def about(found: Tuning) -> Iterator[str]:
             "" if noise is None else f"; the reference is {noise:.1e} from itself when its sums are in another order"
         )
         yield f"drift from {found.reference}: {drift(found.drift)}, tolerance {found.tolerance:g}{beside}"
-    yield f"{found.seconds:.0f} s of {found.budget:.0f} s, on {machine(found.hardware)}, torch {found.torch}"
+    yield f"{found.seconds:.0f} s of {found.budget:.0f} s, on {found.hardware.name}, torch {found.torch}"
     if found.interrupted:
         yield "interrupted: this is the best so far"
 

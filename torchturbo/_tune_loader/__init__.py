@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchturbo._tune.budget import seconds_of
+from torchturbo._amounts import seconds_of
 from torchturbo._tune_loader.data import Growth, LoaderTuning, TriedLoader
 from torchturbo.errors import OptionValueError, TargetError
 
@@ -50,7 +50,7 @@ def tune_loader(
 
     Whatever the dataset raises in this process comes out as it is.
     """
-    seconds = seconds_of(budget)
+    seconds = seconds_of(budget, "budget")
     if step_seconds is not None and not step_seconds > 0:
         raise OptionValueError(f"step_seconds={step_seconds!r}: expected the seconds that a step takes, as 0.05")
     if batches is not None and batches < 1:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 
+from torchturbo._amounts import size
 from torchturbo._benchmark.ratios import ratios
 from torchturbo._tune_loader import words
 from torchturbo._tune_loader.data import Outcome
@@ -111,7 +112,7 @@ class Race:
             more = each.memory - min(its.memory for its in self.all if its.visits)
             if self._free is not None and more > self._free // 2:
                 each.outcome = "too large"
-                each.why = f"{words.size(more)} more than without, and {words.size(self._free)} were free"
+                each.why = f"{size(more)} more than without, and {size(self._free)} were free"
         if errors and not any(each.visits for each in self.all):
             raise errors[0]
         return True

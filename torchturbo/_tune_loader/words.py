@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from torchturbo._amounts import size, some, time
 from torchturbo._benchmark.data import Between
-from torchturbo._measured import machine
 from torchturbo._tune_loader.data import Growth, LoaderTuning, TriedLoader
 
 if TYPE_CHECKING:
@@ -22,19 +22,9 @@ def options(its: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in its.items() if plain.get(name) != value)
 
 
-def size(bytes_: float) -> str:
-    """An amount of memory."""
-    return f"{bytes_ / 2**20:,.0f} MiB"
-
-
-def seconds(time: float) -> str:
-    """A time, in what it is easily read in."""
-    return f"{time:,.1f} s" if time >= 1 else f"{1e3 * time:,.1f} ms"
-
-
 def workers(number: int) -> str:
     """A number of workers."""
-    return "no workers" if not number else "1 worker" if number == 1 else f"{number} workers"
+    return some(number, "worker") if number else "no workers"
 
 
 def why(
@@ -65,20 +55,20 @@ def why(
     if source.no_workers is not None and not number:
         yield f"No workers, since {source.no_workers}."
     elif step_seconds and number and each <= step_seconds:
-        yield f"A batch comes each {seconds(each)}, and a step takes {seconds(step_seconds)}: there is no waiting."
+        yield f"A batch comes each {time(each)}, and a step takes {time(step_seconds)}: there is no waiting."
     if fewer:
         next_best = min(fewer, key=race.median)
         yield (
-            f"An epoch of {source.batches} batches takes {seconds(epoch)} with {options(best.options)}, and "
-            f"{seconds(race.median(next_best))} with {workers(next_best.options['num_workers'])}."
+            f"An epoch of {source.batches} batches takes {time(epoch)} with {options(best.options)}, and "
+            f"{time(race.median(next_best))} with {workers(next_best.options['num_workers'])}."
         )
     else:
-        yield f"An epoch of {source.batches} batches takes {seconds(epoch)} with {workers(number)}."
+        yield f"An epoch of {source.batches} batches takes {time(epoch)} with {workers(number)}."
     if more:
         fastest = min(more, key=race.median)
         gain = epoch / race.median(fastest)
         said = "no faster" if gain < 1.01 else f"{gain:.2f} times as fast"
-        yield f"With {workers(fastest.options['num_workers'])} it is {said} ({seconds(race.median(fastest))})."
+        yield f"With {workers(fastest.options['num_workers'])} it is {said} ({time(race.median(fastest))})."
     if number and restart is not None:
         yield from _of_staying(best.startup, restart, epoch, growth, stays)
     if growth is not None and growth.each:
@@ -86,13 +76,13 @@ def why(
 
 
 def _of_staying(startup: float, restart: float, epoch: float, growth: Growth | None, stays: bool) -> Iterator[str]:
-    took = f"the first batch comes after {seconds(startup)}, and after {seconds(restart)} where they stay"
+    took = f"the first batch comes after {time(startup)}, and after {time(restart)} where they stay"
     if stays:
         yield f"Workers stay from epoch to epoch: {took}."
     elif growth is not None and growth.each:
         yield "Workers are started anew in each epoch, which gives back the memory that they come to hold."
     else:
-        yield f"Workers are started anew in each epoch, of {seconds(epoch)}: {took}."
+        yield f"Workers are started anew in each epoch, of {time(epoch)}: {took}."
 
 
 def _grows(number: int) -> str:
@@ -117,7 +107,7 @@ def about(found: LoaderTuning) -> Iterator[str]:
         )
     yield (
         f"{found.dataset}, {found.batches} batches an epoch; {found.seconds:.0f} s of {found.budget:.0f} s, on "
-        f"{machine(found.hardware)}, torch {found.torch}"
+        f"{found.hardware.name}, torch {found.torch}"
     )
     if found.interrupted:
         yield "interrupted: this is the best so far"
@@ -132,8 +122,8 @@ def cells(its: TriedLoader) -> tuple[str, ...]:
     return (
         options(its.options),
         "" if its.rate is None else _rate(its.rate),
-        "" if its.startup is None else seconds(its.startup),
-        "" if its.epoch is None else seconds(its.epoch),
+        "" if its.startup is None else time(its.startup),
+        "" if its.epoch is None else time(its.epoch),
         "" if its.memory is None else size(its.memory),
         f"{its.outcome}: {its.why}" if its.why else its.outcome,
     )

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from torchturbo._amounts import some
 from torchturbo._watch.lines import Line
 from torchturbo._watch.timeline import Times
 
@@ -161,7 +162,8 @@ def cause_of(window: Window, loading: Loading, waited: tuple[Line, ...], compute
         said = f"waiting on the loader {window.waiting:.0%} of the time: {_of(loading)}"
         return Cause("loader", said, _advice(window, loading), waited)
     if window.compiled:
-        said = f"torch.compile has compiled {window.compiled} graphs in {window.steps} steps: what it was given changes"
+        graphs, steps = some(window.compiled, "graph"), some(window.steps, "step")
+        said = f"torch.compile has compiled {graphs} in {steps}: what it was given changes"
         return Cause("compiling", said, "see torch._logging.set_logs(recompiles=True)", computed)
     if window.optimizer >= _SHARE:
         said = f"the optimizer's step takes {window.optimizer:.0%} of the time, and leaves the GPU idle"
@@ -171,12 +173,12 @@ def cause_of(window: Window, loading: Loading, waited: tuple[Line, ...], compute
 
 
 def _of(loading: Loading) -> str:
-    cores = f"on {loading.cores} core{'s' * (loading.cores != 1)}"
+    cores = f"on {some(loading.cores, 'core')}"
     if loading.workers is None:
         return f"{loading.kind} makes batches in the loop's own thread, {cores}"
     if not loading.workers:
         return f"no workers {cores}, batches are made in the loop's own thread"
-    return f"{loading.workers} worker{'s' * (loading.workers != 1)} {cores}"
+    return f"{some(loading.workers, 'worker')} {cores}"
 
 
 def _advice(window: Window, loading: Loading) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torchturbo._amounts import clock, short, size, some
 from torchturbo._watch.data import Loop, Seen
 
 if TYPE_CHECKING:
@@ -63,39 +64,7 @@ def _rest(seen: Seen) -> Iterator[str]:
         yield f"scale {seen.scale:g}"
         yield f"{seen.skipped_steps} skipped"
     if seen.recompiles:
-        yield f"{seen.recompiles} recompiles"
-
-
-def short(number: float) -> str:
-    """A number in three digits or so, as ``12.3k``.
-
-    Args:
-        number: at least 0.
-    """
-    for bound, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= bound:
-            return f"{number / {'G': 1e9, 'M': 1e6, 'k': 1e3}[letter]:.3g}{letter}"
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def size(number: int) -> str:
-    """Bytes in words, as ``1.5 GiB``.
-
-    Args:
-        number: of bytes.
-    """
-    return f"{number / 2**30:.3g} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a clock shows them, as ``1:02:03``.
-
-    Args:
-        seconds: some.
-    """
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+        yield some(seen.recompiles, "recompile")
 
 
 # --------------------------------------------------------------------------------------------------- in a terminal
@@ -133,9 +102,9 @@ def _bars(seen: Seen, narrow: bool) -> RenderableType:
     for depth, loop in enumerate(seen.loops):
         total = loop.of or None
         bar = ProgressBar(total=total, completed=min(loop.steps, total or loop.steps), width=30, pulse=not total)
-        went = duration(loop.seconds)
+        went = clock(loop.seconds)
         if total and loop.steps_per_second and not seen.over:
-            went += f" < {duration(max(0, total - loop.steps) / loop.steps_per_second)}"
+            went += f" < {clock(max(0, total - loop.steps) / loop.steps_per_second)}"
         bars.add_row(
             Text("  " * depth + loop.name, style="bold"),
             Text(f"{loop.steps:,}" + (f"/{total:,}" if total else ""), justify="right"),

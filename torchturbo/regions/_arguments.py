@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from torch.utils.data import DataLoader
 
+from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
+from torchturbo.errors import in_a_line
 from torchturbo.hardware import Hardware, detect
 from torchturbo.regions._calls import Args, Exchange, Kwargs, code_like
 from torchturbo.regions._datasets import not_to_be_pinned
@@ -122,7 +124,7 @@ def _pinned(wanted: Any, named: dict[str, Any]) -> tuple[Any, str]:
     try:
         reason = not_to_be_pinned(named) if wanted else None
     except Exception as error:
-        reason = f"looking at what they load raised {type(error).__name__}: {error}"
+        reason = f"looking at what they load raised {in_a_line(error)}"
     if reason is not None:
         return None, f"went without pin_memory: {reason}"
     return bool(wanted), f"got pin_memory={bool(wanted)}"
@@ -155,11 +157,10 @@ def told_of(option: str) -> str | None:
     here = _here.asked
     if option not in here.wanted:
         return None
-    told = [f"{times} {outcome}" for outcome, times in here.told[option].items()]
-    if not told:
+    if not here.told[option]:
         return "no data loader has been made in this thread's block yet"
-    times, _, rest = "; ".join(told).partition(" ")
-    return f"{times} data loader{'s' * (times != '1')} {rest}"
+    (first, times), *others = here.told[option].items()
+    return "; ".join([f"{some(times, 'data loader')} {first}", *(f"{number} {rest}" for rest, number in others)])
 
 
 # --------------------------------------------------------------------------------------------------- in place meanwhile

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
+from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
 from torchturbo.hardware import detect
 from torchturbo.regions._ahead import Ahead, fetching, is_fetching
@@ -84,7 +85,7 @@ def told() -> str | None:
         return None
     if not asked.told:
         return "no data loader has been iterated in this thread's block yet"
-    said = [f"{times} iteration{'s' * (times != 1)} over data loaders: {what}" for what, times in asked.told.items()]
+    said = [f"{some(times, 'iteration')} over data loaders: {what}" for what, times in asked.told.items()]
     return "; ".join(said)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch.utils.data import dataloader, get_worker_info
 
+from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
 from torchturbo.regions._calls import Exchange, code_like
 from torchturbo.settings._base import Cell
@@ -98,7 +99,7 @@ def told() -> str | None:
         return None
     if not monitor.loops:
         return "no data loader has been iterated in this thread's block yet"
-    return f"{monitor.loops} loop{'s' * (monitor.loops != 1)} over data loaders watched"
+    return f"{some(monitor.loops, 'loop')} over data loaders watched"
 
 
 def _read() -> Raw:

@@ -20,8 +20,6 @@ from torch.nn.modules.batchnorm import _NormBase
 _PLAIN = (bool, int, float, complex, str, bytes)
 _SWITCHES = ("gradient_checkpointing", "_gradient_checkpointing_func")
 """What models of Hugging Face are told to checkpoint by: no part of what they compute."""
-Noted = list[tuple[nn.Module, str, Any, Any]]
-"""Of each attribute of each module: its value, and what stood in it."""
 
 
 class Flag(NamedTuple):

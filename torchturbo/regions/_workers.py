@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset, get_worker_info
 
+from torchturbo._amounts import size
+from torchturbo.errors import in_a_line
 from torchturbo.hardware import _room, detect
 from torchturbo.regions._datasets import copied_bytes, unfit, written_by
 
@@ -38,7 +40,7 @@ def decided(wanted: Any, named: dict[str, Any]) -> tuple[int, str]:
             return wanted, f"got num_workers={wanted}; the dataset writes {names}, each worker to a copy of its own"
     except Exception as error:
         # A dataset may be anything, and a call that does without us must not come to raise.
-        reason = f"looking at what they load raised {type(error).__name__}: {error}"
+        reason = f"looking at what they load raised {in_a_line(error)}"
     if reason is not None:
         return 0, f"got no workers: {reason}"
     return wanted, f"got num_workers={wanted}"
@@ -99,7 +101,7 @@ def _fitting(named: dict[str, Any]) -> tuple[int, str]:
     why = f'"auto" starts no more than {number}' if number == _AT_MOST else why
     shared = _room.shared_memory()
     if shared is not None and shared < _LEAST_SHARED:
-        return 0, f"/dev/shm, where workers leave their batches, has {_mebibytes(shared)} free"
+        return 0, f"/dev/shm, where workers leave their batches, has {size(shared)} free"
     batches = _batches(named)
     if batches is not None and batches <= number:
         number, why = (batches, f"there are {batches} batches") if batches > 1 else (0, "there is no second batch")
@@ -114,11 +116,7 @@ def _within_memory(number: int, why: str, dataset: Any, processes: int) -> tuple
     room = free // 2 // processes // copied
     if room >= number:
         return number, why
-    return room, f"each may come to copy {_mebibytes(copied)} of the dataset, and {_mebibytes(free)} are free"
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
+    return room, f"each may come to copy {size(copied)} of the dataset, and {size(free)} are free"
 
 
 def processes_here() -> int:
