@@ -28,7 +28,7 @@ def _torch_stays() -> Iterator[None]:
         warnings.filterwarnings("ignore", "This DataLoader will create")
         yield
     assert (function.__code__, vars(function)) == before
-    assert not _arguments._asking
+    assert not _arguments.ASKING.asking
 
 
 def workers(loader: Any) -> list[int]:
@@ -175,30 +175,28 @@ def test_a_forked_process_has_the_blocks_of_the_thread_that_forked() -> None:
     function: Any = DataLoader.__init__
     theirs = function.__code__
     with asking(num_workers=1):
-        _arguments._asking[_arguments._Asked()] = None  # another thread's, which is not in the child
-        _arguments._after_fork()
-        assert list(_arguments._asking) == [_arguments._here.asked]
+        _arguments.ASKING.asking[_arguments._Asked()] = None  # another thread's, which is not in the child
+        _arguments.ASKING.forked()
+        assert list(_arguments.ASKING.asking) == [_arguments.ASKING.thread.its]
         assert DataLoader(Numbers()).num_workers == 1
-    _arguments._asking[_arguments._Asked()] = None
-    _arguments.ARGUMENTS.settle(True)
+    _arguments.ASKING.asking[_arguments._Asked()] = None
+    _arguments.ASKING.settle()
     assert function.__code__ is not theirs
-    _arguments._after_fork()
+    _arguments.ASKING.forked()
     assert function.__code__ is theirs
 
 
-@pytest.mark.parametrize("half", ["_asking", "told", "code"])
+@pytest.mark.parametrize("half", ["asking", "told", "code"])
 def test_an_interrupt_half_way_leaves_nothing(half: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    settle = _arguments._Arguments.settle
-
-    def interrupted(self: Any, needed: bool) -> None:
+    def interrupted(needed: bool) -> None:
         monkeypatch.undo()
         if half == "code":
-            settle(self, needed)
+            _arguments.ARGUMENTS.settle(needed)
         raise KeyboardInterrupt
 
     if half == "told":
-        monkeypatch.setattr(_arguments, "Counter", lambda: interrupted(None, True))
+        monkeypatch.setattr(_arguments, "Counter", lambda: interrupted(True))
     else:
-        monkeypatch.setattr(_arguments._Arguments, "settle", interrupted)
+        monkeypatch.setattr(_arguments.ASKING, "_place", interrupted)
     with pytest.raises(KeyboardInterrupt), asking(num_workers=1, prefetch_factor=2):
         pytest.fail("it was interrupted")

@@ -81,8 +81,7 @@ def test_a_mutant_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_stays_in_torch_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    settle = _arguments._Arguments.settle
-    monkeypatch.setattr(_arguments._Arguments, "settle", lambda self, needed: settle(self, True))
+    monkeypatch.setattr(_arguments.ASKING, "_place", lambda needed: _arguments.ARGUMENTS.settle(True))
     with pytest.raises(Violation, match="something of ours stays"):
         arguments_are_filled_in(DataLoader, {}, {"num_workers": 1}, 0)
     monkeypatch.undo()

@@ -582,9 +582,9 @@ def test_auto_says_what_it_has_decided_by() -> None:
             small, large = nn.Linear(1024, 1024), nn.Linear(2**16, 2**16)
         for each in (small, large):
             each.weight = nn.Parameter(torch.empty(each.weight.shape, device="cuda"))
-        assert not _checkpointing._is_wanted_for(_checkpointing._here, small)
+        assert not _checkpointing._is_wanted_for(_checkpointing.ASKING.thread.its, small)
         assert told().endswith("take 0% of the GPU's memory, half or less: activations are kept")
-        assert _checkpointing._is_wanted_for(_checkpointing._here, large)
+        assert _checkpointing._is_wanted_for(_checkpointing.ASKING.thread.its, large)
         assert told().endswith("more than half: activations are computed again")
 
 

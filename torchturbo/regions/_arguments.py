@@ -8,8 +8,6 @@ loader is then one of torch's as any other, and keeps what it got.
 from __future__ import annotations
 
 import inspect
-import os
-import threading
 from collections import Counter
 from numbers import Integral
 from typing import Any, Literal
@@ -20,6 +18,7 @@ from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
 from torchturbo.errors import in_a_line
 from torchturbo.hardware import Hardware, detect
+from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Args, Exchange, Kwargs, code_like
 from torchturbo.regions._datasets import not_to_be_pinned
 from torchturbo.regions._workers import decided, starts_anew
@@ -30,7 +29,7 @@ Option = Literal["num_workers", "prefetch_factor", "pin_memory", "persistent_wor
 OPTIONS: tuple[Option, ...] = ("num_workers", "prefetch_factor", "pin_memory", "persistent_workers")
 
 
-class _Asked:
+class _Asked(Asked):
     """What a thread's region asks for, and what has come of it since it was opened.
 
     Attributes:
@@ -38,25 +37,16 @@ class _Asked:
         told: of each option, what has become of how many loaders.
     """
 
-    def __init__(self) -> None:
+    def begin(self) -> None:
+        """Asks for nothing."""
         self.wanted: dict[str, Any] = {}
         self.told: dict[str, Counter[str]] = {}
-
-
-class _Here(threading.local):
-    def __init__(self) -> None:
-        self.asked = _Asked()
-
-
-_here = _Here()
-_asking: dict[_Asked, None] = {}
-"""The threads that ask for something."""
 
 
 @untraced
 def _made(loader: Any, args: Args, kwargs: Kwargs) -> Any:
     """`DataLoader.__init__`."""
-    here = _here.asked
+    here = ASKING.thread.its
     if not here.wanted:
         return ARGUMENTS.theirs(loader, *args, **kwargs)
     named = {**dict(zip(ARGUMENTS.positional, args, strict=False)), **kwargs}
@@ -145,7 +135,7 @@ def no_pinning(hardware: Hardware) -> str | None:
 
 def made() -> int:
     """How many data loaders have been made in this thread's block so far; 0 where it asks for nothing of them."""
-    return max((sum(told.values()) for told in _here.asked.told.values()), default=0)
+    return max((sum(told.values()) for told in ASKING.thread.its.told.values()), default=0)
 
 
 def told_of(option: str) -> str | None:
@@ -154,7 +144,7 @@ def told_of(option: str) -> str | None:
     Args:
         option: its name.
     """
-    here = _here.asked
+    here = ASKING.thread.its
     if option not in here.wanted:
         return None
     if not here.told[option]:
@@ -205,38 +195,25 @@ class _Arguments(Exchange):
 
 
 ARGUMENTS = _Arguments()
+ASKING = Asking(_Asked, ARGUMENTS.settle)
 
 
 def _cell(option: Option) -> Cell:
     def read() -> Raw:
-        return _here.asked.wanted.get(option)
+        return ASKING.thread.its.wanted.get(option)
 
     def write(raw: Raw, over: Raw) -> None:
-        asked = _here.asked
+        asked = ASKING.thread.its
         if raw is None:
             asked.wanted.pop(option, None)
-            if not asked.wanted:
-                _asking.pop(asked, None)
         else:
             if option not in asked.wanted:
                 asked.told[option] = Counter()
             asked.wanted[option] = raw
-            _asking[asked] = None
-        ARGUMENTS.settle(bool(_asking))
+        ASKING.settle()
 
     return Cell(f"a region's {option} of data loaders", "thread", read, write)
 
 
 CELLS: dict[str, Cell] = {option: _cell(option) for option in OPTIONS}
 """What a thread's region asks of each option. Always written under the lock of the stack."""
-
-
-def _after_fork() -> None:
-    """In a forked child only the thread that forked goes on."""
-    for asked in [asked for asked in _asking if asked is not _here.asked]:
-        del _asking[asked]
-    ARGUMENTS.settle(bool(_asking))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -7,10 +7,11 @@ it knows.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -58,6 +59,12 @@ class Exchange:
         self._lock = threading.RLock()
         self.codes = self._theirs, code
         self.needed = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._unlocked)
+
+    def _unlocked(self) -> None:
+        """In a forked child nobody holds the lock."""
+        self._lock = threading.RLock()
 
     @untraced
     def opened(self) -> None:
@@ -100,8 +107,11 @@ class Exchange:
         return as_it_is(*args, **kwargs)
 
     def recounted(self, needed: int) -> None:
-        """Puts the count right in a forked child, in which only the thread that forked goes on."""
-        self._lock = threading.RLock()
+        """Puts the count right in a forked child, in which only the thread that forked goes on.
+
+        Args:
+            needed: how many need it there.
+        """
         while self.needed > needed:
             self.closed()
 
@@ -150,6 +160,28 @@ class _ModuleCalls(Exchange):
         self.watch: Callable[[Any, Args, Kwargs], Any] | None = None
         self.hand: Callable[[Any, Args, Kwargs], Any] | None = None
         self.again: Callable[[Any, Args, Kwargs], Any] | None = None
+
+    def put(self, name: Literal["hand", "again"], call: Callable[[Any, Args, Kwargs], Any] | None) -> None:
+        """Has somebody make the calls, or nobody any more. Always called under the lock of the stack.
+
+        Args:
+            name: what is done to them.
+            call: does it, and makes the call; None for nobody.
+        """
+        was = getattr(self, name)
+        setattr(self, name, call)
+        if was is None and call is not None:
+            self.opened()
+        elif was is not None and call is None:
+            self.closed()
+
+    def forked(self, needed: int) -> None:
+        """Puts the count right in a forked child, in which only the thread that forked goes on.
+
+        Args:
+            needed: how many need it there, beside those that make the calls.
+        """
+        self.recounted(needed + (self.hand is not None) + (self.again is not None))
 
     @untraced
     def call(

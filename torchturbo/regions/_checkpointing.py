@@ -6,8 +6,6 @@ a switch of their own. While it runs, calls of these go through `torchturbo.regi
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,20 +19,19 @@ from torch.utils.checkpoint import checkpoint
 from torchturbo._dynamo import untraced
 from torchturbo.hardware import detect
 from torchturbo.regions import _blocks, _targets
+from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Args, Kwargs, module_calls
 from torchturbo.regions._others import has_any_global_hook, has_hooks, has_its_own, is_fx_tracing
 from torchturbo.regions._recompute import recomputed
 from torchturbo.regions._recompute import thread as recomputing
 from torchturbo.regions._twice import cannot_be_given
-from torchturbo.settings._base import Cell
-from torchturbo.settings._edits import Raw
 
 _C: Any = torch._C
 Wanted = Any
 """False, True, ``"auto"``, or classes of modules and names of such."""
 
 
-class _Here(threading.local):
+class _Asked(Asked):
     """What a thread's region asks for, and what has come of it since it was opened.
 
     Attributes:
@@ -46,11 +43,12 @@ class _Here(threading.local):
         whole: what was decided about models as a whole, as sentences.
     """
 
+    wanted: Wanted = False
+
     def __init__(self) -> None:
-        self.wanted: Wanted = False
+        super().__init__()
         self.outermost = False
         self.found: _blocks.Found | None = None
-        self.begin()
 
     def begin(self) -> None:
         """Forgets what has come of it."""
@@ -59,14 +57,10 @@ class _Here(threading.local):
         self.whole: dict[str, str] = {}
 
 
-_here = _Here()
-_regions = 0
-
-
 @untraced
 def _again(module: Any, args: Args, kwargs: Kwargs) -> Any:
     """Calls a module."""
-    here = _here
+    here = ASKING.thread.its
     if not here.wanted or recomputing.within:
         return module_calls.call(module, args, kwargs, False, False, False)
     if not here.outermost:
@@ -98,7 +92,7 @@ def _is_asked_for(wanted: Wanted, found: _blocks.Found, module: nn.Module) -> bo
 
 @untraced
 def _block(
-    here: _Here, block: nn.Module, call: Callable[..., Any], args: Args, kwargs: Kwargs, own: bool = True
+    here: _Asked, block: nn.Module, call: Callable[..., Any], args: Args, kwargs: Kwargs, own: bool = True
 ) -> Any:
     """Calls a block, and has what it saves computed again if it can be.
 
@@ -119,7 +113,7 @@ def _block(
     return recomputed(block, call, args, kwargs, partial(_kept, here, block))
 
 
-def _kept(here: _Here, block: nn.Module, reason: str) -> None:
+def _kept(here: _Asked, block: nn.Module, reason: str) -> None:
     name = type(block).__name__
     here.kept[name] = reason
     here.blocks[name].discard(id(block))
@@ -141,7 +135,7 @@ def _why_not(block: nn.Module, own: bool) -> str | None:
 @untraced
 def _theirs(model: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What models of Hugging Face call their layers by: mostly with a partial of a method, or of a function."""
-    here, call = _here, function
+    here, call = ASKING.thread.its, function
     if isinstance(function, partial):
         call, args, kwargs = function.func, (*function.args, *args), {**function.keywords, **kwargs}
     runs_hooks = getattr(call, "__name__", "") != "forward"
@@ -168,7 +162,7 @@ def as_outermost(module: nn.Module, call: Callable[..., Any], args: Args, kwargs
         args: what it is called with.
         kwargs: what it is called with by name.
     """
-    here = _here
+    here = ASKING.thread.its
     if not here.wanted or here.outermost or recomputing.within or _is_left_alone():
         return call(*args, **kwargs)
     here.outermost = True
@@ -193,7 +187,7 @@ def as_outermost(module: nn.Module, call: Callable[..., Any], args: Args, kwargs
         here.outermost, here.found = False, None
 
 
-def _is_wanted_for(here: _Here, module: nn.Module) -> bool:
+def _is_wanted_for(here: _Asked, module: nn.Module) -> bool:
     """Whether it is worth while for a model, where that is to be decided here; that is told."""
     if here.wanted != "auto":
         return True
@@ -244,7 +238,7 @@ def _is_in_a_checkpoint() -> bool:
 
 def budget() -> float | None:
     """What part of its activations compiled code may keep in this thread's region; None for all of them."""
-    return BUDGET if _here.wanted not in (False, "auto") else None
+    return BUDGET if ASKING.thread.its.wanted not in (False, "auto") else None
 
 
 BUDGET = 0.3
@@ -253,7 +247,7 @@ BUDGET = 0.3
 
 def told() -> str | None:
     """What has come of it in this thread's block so far, in words, or None."""
-    here = _here
+    here = ASKING.thread.its
     if not here.wanted:
         return None
     if _targets.here.asked.options is not None:
@@ -264,37 +258,11 @@ def told() -> str | None:
     return "; ".join([*computed, *here.whole.values(), *kept]) or "no repeated block has been called in this thread yet"
 
 
-def _read() -> Wanted:
-    return _here.wanted
+def _place(needed: bool) -> None:
+    module_calls.put("again", _again if needed else None)
 
 
-def _write(raw: Raw, over: Raw) -> None:
-    global _regions
-    here = _here
-    was = bool(here.wanted)
-    if raw and not was:
-        here.begin()
-        _regions += 1
-        module_calls.again = _again
-        module_calls.opened()
-    elif was and not raw:
-        _regions -= 1
-        module_calls.closed()
-        if not _regions:
-            module_calls.again = None
-    here.wanted = raw
-
-
-def _none_here() -> None:
-    """In a forked child modules compute on data, if anything: nobody needs gradients there."""
-    global _regions
-    _here.wanted = _here.outermost = False
-    _here.found = None
-    _regions, module_calls.again = 0, None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_none_here)
-
-ASKED = Cell("a region's checkpoints", "thread", _read, _write)
-"""What a thread's region has computed again. Always written under the lock of the stack."""
+# In a forked child modules compute on data, if anything: nobody needs gradients there.
+ASKING = Asking(_Asked, _place, in_children=False)
+ASKED = ASKING.cell("a region's checkpoints")
+"""What a thread's region has computed again."""

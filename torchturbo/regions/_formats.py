@@ -7,45 +7,39 @@ is brought into that order at each call, which takes little beside the convoluti
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchturbo._dynamo import untraced
+from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Args, Kwargs, module_calls
-from torchturbo.settings._base import Cell
-from torchturbo.settings._edits import Raw
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """The memory format of a batch of images, and of one of volumes, by their dimensions."""
 
 
-class _Here(threading.local):
+class _Asked(Asked):
     """What a thread's region asks for, and what has come of it since it was opened.
 
     Attributes:
-        wanted: whether it is open.
         inside: whether a module runs, within which the others are.
         told: the classes of the outermost modules, each with how often it was handed images.
     """
 
-    def __init__(self) -> None:
-        self.wanted = False
+    wanted: bool = False
+
+    def begin(self) -> None:
+        """Forgets what has come of it."""
         self.inside = False
         self.told: dict[str, int] = {}
-
-
-_here = _Here()
-_regions = 0
 
 
 @untraced
 def _hand(module: Any, args: Args, kwargs: Kwargs) -> Any:
     """Calls a module; the outermost one with its images in the order that is asked for."""
-    here = _here
+    here = _ASKING.thread.its
     if not here.wanted or here.inside:
         return module_calls.call(module, args, kwargs, False, False)
     count = 0
@@ -89,44 +83,21 @@ def _can_be_ordered(tensor: Tensor) -> bool:
 
 def told() -> str | None:
     """What has come of it in this thread's block so far, in words, or None."""
-    if not _here.wanted:
+    here = _ASKING.thread.its
+    if not here.wanted:
         return None
-    if not _here.told:
+    if not here.told:
         return "no module has been called in this thread's block yet"
-    handed = [f"{name} got images in channels_last" for name, count in _here.told.items() if count]
-    without = [f"{name} was called without images" for name, count in _here.told.items() if not count]
+    handed = [f"{name} got images in channels_last" for name, count in here.told.items() if count]
+    without = [f"{name} was called without images" for name, count in here.told.items() if not count]
     return "; ".join([*handed, *without])
 
 
-def _read() -> bool:
-    return _here.wanted
+def _place(needed: bool) -> None:
+    module_calls.put("hand", _hand if needed else None)
 
 
-def _write(raw: Raw, over: Raw) -> None:
-    global _regions
-    here = _here
-    if raw and not here.wanted:
-        here.told = {}
-        _regions += 1
-        module_calls.hand = _hand
-        module_calls.opened()
-    elif here.wanted and not raw:
-        _regions -= 1
-        module_calls.closed()
-        if not _regions:
-            module_calls.hand = None
-    here.wanted = bool(raw)
-
-
-def _none_here() -> None:
-    """In a forked child modules compute on data, if anything: nobody orders images there."""
-    global _regions
-    _here.wanted = _here.inside = False
-    _regions, module_calls.hand = 0, None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_none_here)
-
-ASKED = Cell("a region's memory format of images", "thread", _read, _write)
-"""What a thread's region asks of images. Always written under the lock of the stack."""
+# In a forked child modules compute on data, if anything: nobody orders images there.
+_ASKING = Asking(_Asked, _place, in_children=False)
+ASKED = _ASKING.cell("a region's memory format of images")
+"""What a thread's region asks of images."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
@@ -20,14 +19,14 @@ import torch
 from torch import Tensor
 
 from torchturbo._dynamo import untraced
-from torchturbo.settings._base import TORCH, Cell
-from torchturbo.settings._edits import Raw
+from torchturbo.regions._asking import Asked, Asking
+from torchturbo.settings._base import TORCH
 
 Wanted = Literal["auto", True, False]
 _Compute = Callable[..., None]
 
 
-class _Here(threading.local):
+class _Asked(Asked):
     """What a thread's region asks for, and what has come of it since it was opened.
 
     Attributes:
@@ -35,12 +34,11 @@ class _Here(threading.local):
         told: the classes that have stepped, each with the reason why that step was left as it is, or None.
     """
 
-    def __init__(self) -> None:
-        self.wanted: Wanted = False
+    wanted: Wanted = False
+
+    def begin(self) -> None:
+        """Forgets what has come of it."""
         self.told: dict[tuple[str, str | None], None] = {}
-
-
-_here = _Here()
 
 
 class _Kind(NamedTuple):
@@ -74,7 +72,7 @@ _KINDS = (
 @untraced
 def _step(kind: _Kind, compute: _Compute, lists: tuple[Any, ...], how: dict[str, Any]) -> None:
     """One step of one group of parameters."""
-    here = _here
+    here = _ASKING.thread.its
     if here.wanted is False or len(lists) != kind.lists or not lists[0] or how.get("fused"):
         return compute(*lists, **how)
     reason = _reason(kind, here.wanted, lists, how)
@@ -212,9 +210,10 @@ def _no_kernel(name: str, device: str, dtype: torch.dtype) -> str | None:
 
 def told() -> str | None:
     """What has come of it in this thread's block so far, in words, or None."""
-    if _here.wanted is False:
+    here = _ASKING.thread.its
+    if here.wanted is False:
         return None
-    steps = (f"{name} is fused" if why is None else f"{name} is left as it is: {why}" for name, why in _here.told)
+    steps = (f"{name} is fused" if why is None else f"{name} is left as it is: {why}" for name, why in here.told)
     return "; ".join(steps) or None
 
 
@@ -263,29 +262,13 @@ class _Place:
 
 
 _places = tuple(map(_Place, _KINDS))
-_regions = 0
 
 
-def _read() -> Wanted:
-    return _here.wanted
+def _place(needed: bool) -> None:
+    for place in _places:
+        (place.fill if needed else place.clear)()
 
 
-def _write(raw: Raw, over: Raw) -> None:
-    global _regions
-    here = _here
-    if raw is not False and here.wanted is False:
-        here.told = {}
-        _regions += 1
-        if _regions == 1:
-            for place in _places:
-                place.fill()
-    elif raw is False and here.wanted is not False:
-        _regions -= 1
-        if not _regions:
-            for place in _places:
-                place.clear()
-    here.wanted = raw
-
-
-ASKED = Cell("a region's fused optimizers", "thread", _read, _write)
-"""What a thread's region asks of optimizers. Always written under the lock of the stack."""
+_ASKING = Asking(_Asked, _place)
+ASKED = _ASKING.cell("a region's fused optimizers")
+"""What a thread's region asks of optimizers."""

@@ -261,5 +261,5 @@ _checkpoints = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _autocast_
 def recount() -> None:
     """Puts counts right in a forked child, in which only the thread that forked goes on."""
     here = thread.here
-    module_calls.recounted(int(here.after) + int(not here.has_called))
+    module_calls.forked(int(here.after) + int(not here.has_called))
     _checkpoints.recounted(int(here.after))

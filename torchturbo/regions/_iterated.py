@@ -7,8 +7,6 @@ iterator in a thread with a region. Loaders that are iterated within the fetchin
 from __future__ import annotations
 
 import inspect
-import os
-import threading
 from collections import Counter
 from typing import Any
 
@@ -19,28 +17,17 @@ from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
 from torchturbo.hardware import detect
 from torchturbo.regions._ahead import Ahead, fetching, is_fetching
+from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Exchange, code_like
 from torchturbo.regions._lanes import Lane, lane_to
-from torchturbo.settings._base import Cell
-from torchturbo.settings._edits import Raw
 
 
-class _Asked:
-    """What a thread's region asks for, None for nothing, and how many iterations have come to what in it."""
+class _Asked(Asked):
+    """What a thread's region asks for, and how many iterations have come to what in it."""
 
-    def __init__(self) -> None:
-        self.wanted: bool | None = None
+    def begin(self) -> None:
+        """Forgets what has come of it."""
         self.told: Counter[str] = Counter()
-
-
-class _Here(threading.local):
-    def __init__(self) -> None:
-        self.asked = _Asked()
-
-
-_here = _Here()
-_asking: dict[_Asked, None] = {}
-"""The threads that ask for it."""
 
 
 def _lane() -> Lane | None:
@@ -56,7 +43,7 @@ lane = _lane
 @untraced
 def _iterate(loader: Any) -> Any:
     """`DataLoader.__iter__`."""
-    asked = _here.asked
+    asked = _ASKING.thread.its
     if not asked.wanted or is_fetching() or get_worker_info() is not None:
         return _ITERATES.theirs(loader)
     way = lane()
@@ -76,45 +63,17 @@ def _standing_in(self: Any) -> Any:
 
 _FUNCTION: Any = inspect.unwrap(DataLoader.__iter__)
 _ITERATES = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _iterate))
+_ASKING = Asking(_Asked, _ITERATES.settle)
+PREFETCHING = _ASKING.cell("a region's prefetching of data loaders")
+"""Whether a thread's region prefetches."""
 
 
 def told() -> str | None:
     """What has become of it in this thread's block so far, in words, or None where it asks for nothing."""
-    asked = _here.asked
+    asked = _ASKING.thread.its
     if not asked.wanted:
         return None
     if not asked.told:
         return "no data loader has been iterated in this thread's block yet"
     said = [f"{some(times, 'iteration')} over data loaders: {what}" for what, times in asked.told.items()]
     return "; ".join(said)
-
-
-def _read() -> Raw:
-    return _here.asked.wanted
-
-
-def _write(raw: Raw, over: Raw) -> None:
-    asked = _here.asked
-    if asked.wanted is None:
-        asked.told = Counter()
-    asked.wanted = raw
-    if raw:
-        _asking[asked] = None
-    else:
-        _asking.pop(asked, None)
-    _ITERATES.settle(bool(_asking))
-
-
-PREFETCHING = Cell("a region's prefetching of data loaders", "thread", _read, _write)
-"""Whether a thread's region prefetches. Always written under the lock of the stack."""
-
-
-def _after_fork() -> None:
-    """In a forked child only the thread that forked goes on."""
-    for asked in [asked for asked in _asking if asked is not _here.asked]:
-        del _asking[asked]
-    _ITERATES.settle(bool(_asking))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -7,7 +7,6 @@ there are, and nothing of it is drawn from the streams of the code around.
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -233,13 +232,3 @@ _FETCHES = _exchange(dataloader._SingleProcessDataLoaderIter._next_data, _fetch)
 _RECEIVES = _exchange(dataloader._MultiProcessingDataLoaderIter._next_data, _receive)
 
 now.exchanges = _STARTS, _RESETS, _INDICES, _FETCHES, _RECEIVES
-
-
-def _unlocked() -> None:
-    """In a forked child nobody holds the locks of the exchanges."""
-    for exchange in now.exchanges:
-        exchange.recounted(exchange.needed)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlocked)

@@ -7,17 +7,14 @@ It is the code of `_BaseDataLoaderIter.__next__` that is exchanged, so that iter
 from __future__ import annotations
 
 import inspect
-import os
-import threading
 from typing import Any
 
 from torch.utils.data import dataloader, get_worker_info
 
 from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
+from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Exchange, code_like
-from torchturbo.settings._base import Cell
-from torchturbo.settings._edits import Raw
 
 
 class Monitor:
@@ -48,39 +45,16 @@ class Monitor:
         return f"<monitor {self.show}>"
 
 
-class _Asked:
-    """What a thread's region asks for; others read it too, as they do not a `threading.local`."""
-
-    __slots__ = ("monitor",)
-
-    def __init__(self) -> None:
-        self.monitor: Monitor | None = None
-
-    def in_force(self) -> bool:
-        """Whether it asks for anything."""
-        return self.monitor is not None
-
-
-class _Here(threading.local):
-    def __init__(self) -> None:
-        self.asked = _Asked()
-
-
-_here = _Here()
-_asking: dict[_Asked, None] = {}
-"""The threads that ask for something."""
-
-
 @untraced
 def _next(iterator: Any) -> Any:
     """`_BaseDataLoaderIter.__next__`."""
-    asked = _here.asked
-    monitor = asked.monitor
+    asked = _ASKING.thread.its
+    monitor: Monitor | None = asked.wanted
     if monitor is None or get_worker_info() is not None:
-        return NEXTS.theirs(iterator)
+        return _NEXTS.theirs(iterator)
     from torchturbo._watch import taken
 
-    return taken(iterator, lambda: NEXTS.theirs(iterator), monitor.voice, asked.in_force)
+    return taken(iterator, lambda: _NEXTS.theirs(iterator), monitor.voice, lambda: asked.wanted is not None)
 
 
 def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -89,43 +63,17 @@ def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 _FUNCTION: Any = inspect.unwrap(dataloader._BaseDataLoaderIter.__next__)
-NEXTS = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _next))
+_NEXTS = Exchange(_FUNCTION, code_like(_FUNCTION, _standing_in, _next))
+_ASKING = Asking(Asked, _NEXTS.settle)
+MONITOR = _ASKING.cell("what monitors loops")
+"""The `Monitor` of a thread's region."""
 
 
 def told() -> str | None:
     """How many loops have been watched in this thread's block so far, in words, or None where it asks for nothing."""
-    monitor = _here.asked.monitor
+    monitor: Monitor | None = _ASKING.thread.its.wanted
     if monitor is None:
         return None
     if not monitor.loops:
         return "no data loader has been iterated in this thread's block yet"
     return f"{some(monitor.loops, 'loop')} over data loaders watched"
-
-
-def _read() -> Raw:
-    return _here.asked.monitor
-
-
-def _write(raw: Monitor | None, over: Raw) -> None:
-    asked = _here.asked
-    asked.monitor = raw
-    if raw is None:
-        _asking.pop(asked, None)
-    else:
-        _asking[asked] = None
-    NEXTS.settle(bool(_asking))
-
-
-MONITOR = Cell("what monitors loops", "thread", _read, _write)
-"""Always written under the lock of the stack."""
-
-
-def _after_fork() -> None:
-    """In a forked child only the thread that forked goes on."""
-    for asked in [asked for asked in _asking if asked is not _here.asked]:
-        del _asking[asked]
-    NEXTS.settle(bool(_asking))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -9,8 +9,6 @@ and at the end of the region.
 from __future__ import annotations
 
 import inspect
-import os
-import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,33 +17,37 @@ import torch
 from torch import Tensor
 
 from torchturbo._dynamo import untraced
+from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Exchange, code_like
 from torchturbo.regions._steps import AFTER_STEP, BEFORE_STEP
-from torchturbo.settings._base import Cell
-from torchturbo.settings._edits import Raw
 
 _KEY: Any = "torchturbo.regions.zeroing"
 
 
-class _Here(threading.local):
+class _Asked(Asked):
     """What a thread's region asks for.
 
     Attributes:
-        wanted: whether it is open.
         stepping: whether an optimizer's step runs, in whose closure gradients are set to zero as ever.
         gone: parameters whose gradients were let go of, by identity.
         count: how many gradients were, since the region was opened.
     """
 
+    wanted: bool = False
+
     def __init__(self) -> None:
-        self.wanted = False
-        self.stepping = False
+        super().__init__()
         self.gone: dict[int, weakref.ref[Tensor]] = {}
+
+    def begin(self) -> None:
+        """Forgets what has come of it."""
+        self.stepping = False
         self.count = 0
 
-
-_here = _Here()
-_regions = 0
+    def end(self) -> None:
+        """Gives zeros to what has been let go of."""
+        with torch.no_grad():
+            _back(self, list(self.gone))
 
 
 def _standing_in(self: Any, set_to_none: bool = True) -> Any:
@@ -75,7 +77,7 @@ _MODULES = _exchanged(torch.nn.Module.zero_grad, _of_module)
 
 def _lets_go(parameters: Iterable[Tensor]) -> bool:
     """Whether gradients are let go of here, instead of being set to zero; if so they are remembered."""
-    here = _here
+    here = _ASKING.thread.its
     if not here.wanted or here.stepping:
         return False
     found = [each for each in parameters if each.grad is not None]
@@ -89,7 +91,7 @@ def _lets_go(parameters: Iterable[Tensor]) -> bool:
 
 @untraced
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    here = _here
+    here = _ASKING.thread.its
     if here.wanted:
         here.stepping = True
         _back(here, (id(each) for group in optimizer.param_groups for each in group["params"]))
@@ -97,17 +99,17 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
 
 @untraced
 def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    _here.stepping = False
+    _ASKING.thread.its.stepping = False
 
 
-def _back(here: _Here, identities: Iterable[int]) -> None:
+def _back(here: _Asked, identities: Iterable[int]) -> None:
     """Gives zeros to those parameters that have been let go of, and have nothing else since."""
     for parameter in _taken(here, identities):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
 
 
-def _taken(here: _Here, identities: Iterable[int]) -> Iterator[Tensor]:
+def _taken(here: _Asked, identities: Iterable[int]) -> Iterator[Tensor]:
     for identity in identities:
         reference = here.gone.pop(identity, None)
         parameter = None if reference is None else reference()
@@ -117,49 +119,21 @@ def _taken(here: _Here, identities: Iterable[int]) -> Iterator[Tensor]:
 
 def told() -> str | None:
     """What has come of it in this thread's block so far, in words, or None."""
-    if not _here.wanted:
-        return None
-    return f"{_here.count} gradients were let go of that were to be set to zero"
+    here = _ASKING.thread.its
+    return f"{here.count} gradients were let go of that were to be set to zero" if here.wanted else None
 
 
-def _read() -> bool:
-    return _here.wanted
+def _place(needed: bool) -> None:
+    for each in (_OPTIMIZERS, _MODULES):
+        each.settle(needed)
+    if needed:
+        BEFORE_STEP[_KEY], AFTER_STEP[_KEY] = _before_step, _after_step
+    else:
+        BEFORE_STEP.pop(_KEY, None)
+        AFTER_STEP.pop(_KEY, None)
 
 
-def _write(raw: Raw, over: Raw) -> None:
-    global _regions
-    here = _here
-    if raw and not here.wanted:
-        here.count, here.stepping = 0, False
-        _regions += 1
-        if _regions == 1:
-            BEFORE_STEP[_KEY], AFTER_STEP[_KEY] = _before_step, _after_step
-        for each in (_OPTIMIZERS, _MODULES):
-            each.opened()
-    elif here.wanted and not raw:
-        _regions -= 1
-        for each in (_OPTIMIZERS, _MODULES):
-            each.closed()
-        if not _regions:
-            del BEFORE_STEP[_KEY], AFTER_STEP[_KEY]
-        with torch.no_grad():
-            _back(here, list(here.gone))
-    here.wanted = bool(raw)
-
-
-def _none_here() -> None:
-    """In a forked child nobody trains what its parent does."""
-    global _regions
-    _here.wanted = False
-    if _regions:
-        _regions = 0
-        for each in (_OPTIMIZERS, _MODULES):
-            each.recounted(0)
-        del BEFORE_STEP[_KEY], AFTER_STEP[_KEY]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_none_here)
-
-ASKED = Cell("a region's gradients let go of", "thread", _read, _write)
-"""What a thread's region does about gradients that are to be zeros. Always written under the lock of the stack."""
+# In a forked child nobody trains what its parent does.
+_ASKING = Asking(_Asked, _place, in_children=False)
+ASKED = _ASKING.cell("a region's gradients let go of")
+"""What a thread's region does about gradients that are to be zeros."""
