@@ -43,6 +43,7 @@ ORDER = (
     "_turbo",  # decisions put in force
     "_resume",  # a block's state, for a checkpoint
     "_environment",  # the environment variables that overrule torch
+    "_sheet",  # what is found, laid out for a terminal
     "_told",  # the forms that what has been found takes
     "_watch",  # what loops do with their time
     "_pictures",  # the forms that have pictures

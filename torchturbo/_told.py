@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from torchturbo.errors import near
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Told:
-    """The forms that a frozen dataclass takes. What it looks like to rich is all that is left to say."""
+    """The forms that a frozen dataclass takes. What it looks like stands beside it, in a file ``text``."""
 
     __slots__ = ()
 
@@ -46,7 +48,13 @@ class Told:
         return self.to_text()
 
     def __rich__(self) -> RenderableType:
-        raise NotImplementedError
+        from torchturbo._sheet import Sheet
+
+        return Sheet(partial(self._beside("text").sheet, self))
+
+    def _beside(self, file: str) -> Any:
+        """A file beside the one in which its class is."""
+        return import_module(f"{type(self).__module__.rpartition('.')[0]}.{file}")
 
 
 class _Named(Protocol):

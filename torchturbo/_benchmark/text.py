@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.padding import Padding
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from torchturbo._benchmark import pictures, words
 from torchturbo._benchmark.data import Comparison, Timed
 from torchturbo._pictures.bars import Bars
-from torchturbo._report.text import table
+from torchturbo._sheet import notes, table
 
 _STYLES = {"faster": "green", "slower": "yellow"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """What was found as rich lays it out, once it knows the width."""
+def sheet(found: Comparison, width: int) -> Iterator[RenderableType]:
+    """A benchmark from its heading on.
 
-    found: Comparison
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        found = self.found
-        yield Text(words.heading(found), style="bold")
-        yield _table(found, options.max_width)
+    Args:
+        found: what is told.
+        width: columns that there are.
+    """
+    yield Text(words.heading(found), style="bold")
+    yield _table(found, width)
+    yield Text()
+    yield Bars(pictures.speedups(found))
+    yield Text()
+    if found.switches:
+        yield Text("One option at a time", style="bold")
+        yield _switches(found)
         yield Text()
-        yield Bars(pictures.speedups(found))
-        yield Text()
-        if found.switches:
-            yield Text("One option at a time", style="bold")
-            yield _switches(found)
-            yield Text()
-        for line in words.about(found):
-            yield Text(line)
-        notes = (*words.reasons(found), *found.notes)
-        if notes:
-            yield Text("\nNotes", style="bold")
-        for line in notes:
-            yield Padding(Text(line), (0, 0, 0, 2))
+    for line in words.about(found):
+        yield Text(line)
+    yield from notes((*words.reasons(found), *found.notes))
 
 
 def _table(found: Comparison, width: int) -> Table:

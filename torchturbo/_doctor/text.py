@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import RenderableType
 from rich.text import Text
 
 from torchturbo._amounts import some
-from torchturbo._doctor import Diagnosis
+from torchturbo._doctor.data import Diagnosis
 from torchturbo._report import words
 from torchturbo._report.findings import Finding
-from torchturbo._report.text import hanging, indented, section
+from torchturbo._sheet import hanging, indented, section
 
 _COLOURS = {"problem": "red", "advice": "magenta"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A diagnosis as rich lays it out, once it knows the width."""
+def sheet(found: Diagnosis, width: int) -> Iterator[RenderableType]:
+    """A diagnosis from its heading on.
 
-    diagnosis: Diagnosis
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        its = self.diagnosis
-        yield from section("", [words.heading(its.report)])
-        yield from section("Hardware", words.hardware(its.report))
-        yield from _findings("Problems", its.problems)
-        yield from _findings("Advice", its.advice)
-        yield Text(_counted(its))
+    Args:
+        found: what is told.
+        width: columns that there are.
+    """
+    yield from section("", [words.heading(found.report)])
+    yield from section("Hardware", words.hardware(found.report))
+    yield from _findings("Problems", found.problems)
+    yield from _findings("Advice", found.advice)
+    yield Text(_counted(found))
 
 
 def _findings(title: str, findings: Iterable[Finding]) -> Iterator[RenderableType]:

@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.padding import Padding
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from torchturbo._layers import pictures, words
 from torchturbo._layers.data import LayerCosts
 from torchturbo._pictures.bars import Bars
-from torchturbo._report.text import table
+from torchturbo._sheet import notes, table
 
 _WIDE = 110
 """The columns from which on there is room for every number."""
 _OPERATORS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """What was found as rich lays it out, once it knows the width.
+def sheet(found: LayerCosts, width: int, top: int = 15) -> Iterator[RenderableType]:
+    """A profile from its heading on.
 
-    Attributes:
-        found: all of it.
+    Args:
+        found: what is told.
+        width: columns that there are.
         top: how many layers are shown.
     """
-
-    found: LayerCosts
-    top: int = 15
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        found, wide = self.found, options.max_width >= _WIDE
-        yield Text(words.heading(found), style="bold")
-        yield Text()
-        yield Bars(pictures.shares(found))
-        yield Text()
-        names = words.LAYERS if wide else words.NARROW
-        yield _table(names, words.layers(found, names, self.top))
-        if words.more(found, self.top):
-            yield Text(words.more(found, self.top))
-        yield Text()
-        yield _table(words.OPERATORS, words.operators(found, _OPERATORS))
-        yield Text()
-        for line in words.about(found):
-            yield Text(line)
-        if found.notes:
-            yield Text("\nNotes", style="bold")
-        for line in found.notes:
-            yield Padding(Text(line), (0, 0, 0, 2))
+    wide = width >= _WIDE
+    yield Text(words.heading(found), style="bold")
+    yield Text()
+    yield Bars(pictures.shares(found))
+    yield Text()
+    names = words.LAYERS if wide else words.NARROW
+    yield _table(names, words.layers(found, names, top))
+    if words.more(found, top):
+        yield Text(words.more(found, top))
+    yield Text()
+    yield _table(words.OPERATORS, words.operators(found, _OPERATORS))
+    yield Text()
+    for line in words.about(found):
+        yield Text(line)
+    yield from notes(found.notes)
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

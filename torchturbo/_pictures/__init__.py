@@ -6,16 +6,11 @@ What is to be seen is said once, as charts; each form draws them in its own way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from torchturbo._pictures.charts import Bar, Chart
 from torchturbo._pictures.page import Part, document, fragment
 from torchturbo._told import Told
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 __all__ = ["Bar", "Chart", "Pictured"]
 
@@ -24,13 +19,6 @@ class Pictured(Told):
     """The forms that have pictures. What they show is in files beside the data: words, text and pictures."""
 
     __slots__ = ()
-
-    def _beside(self, file: str) -> Any:
-        return import_module(f"{type(self).__module__.rpartition('.')[0]}.{file}")
-
-    def __rich__(self) -> RenderableType:
-        shown: RenderableType = self._beside("text").Sheet(self)
-        return shown
 
     def to_html(self) -> str:
         """It as one page of HTML, which needs no network, script or other file; light or dark as its reader has it."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torchturbo._environment import Found
 from torchturbo._told import Told, of_that_name
 from torchturbo.hardware import Build, Hardware, Reading
 from torchturbo.regions.compiling import Compiled
 from torchturbo.settings._base import Scope
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 NOT_SET = "not set by torchturbo"
 """The origin of a value that is torch's own, or somebody else's: torch does not tell these two apart."""
@@ -179,11 +176,6 @@ class Report(Told):
         for name in ("device_type", "has_tf32", "has_bf16", "has_fp16_tensor_cores", "has_fp8"):
             told["hardware"][name] = getattr(self.hardware, name)
         return told
-
-    def __rich__(self) -> RenderableType:
-        from torchturbo._report.text import Sheet
-
-        return Sheet(self)
 
     def _repr_html_(self) -> str:
         from torchturbo._report.html import page

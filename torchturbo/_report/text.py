@@ -2,96 +2,40 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
 
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.padding import Padding
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from torchturbo._report import words
 from torchturbo._report.data import Report
+from torchturbo._sheet import section, table
 
 STYLES = {"yes": "green", "part": "magenta", "no": "magenta"}
 """The colours of what acts: the terminal's own, and no yellow, which a white ground swallows."""
-_MARK = re.compile(r"\d+\.|\(\d+\)|\*|->|[+-]")
-"""What a line of a list begins with."""
 _WIDE = 96
 """The columns from which on the whole origin of a value fits on its line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A report as rich lays it out, once it knows the width."""
-
-    report: Report
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        report, numbers = self.report, words.footnotes(self.report)
-        notes = (f"({number}) {sentence}" for sentence, number in numbers.items())
-        yield from section("", [words.heading(report)])
-        yield from section("Open blocks, oldest first" if report.blocks else "", words.blocks(report))
-        yield _table(report, numbers, wide=options.max_width >= _WIDE)
-        yield Text()
-        yield from section("", notes)
-        yield from section("Hardware", words.hardware(report))
-        yield from section("Environment", words.environment(report))
-        yield from section("Compiled", words.compiled(report))
-        yield from section("Advice", (f"* {sentence}" for sentence in report.advice))
-
-
-def section(title: str, lines: Iterable[str]) -> Iterator[RenderableType]:
-    """Lines under a title, with an empty one after them; nothing where there are none.
+def sheet(report: Report, width: int) -> Iterator[RenderableType]:
+    """A report from its heading on.
 
     Args:
-        title: in bold; empty for lines that need none, which then begin at the margin.
-        lines: each of them a line, with what does not fit under its words.
+        report: what is told.
+        width: columns that there are.
     """
-    lines = tuple(lines)
-    if lines and title:
-        yield Text(title, style="bold")
-    for line in lines:
-        text = line.lstrip()
-        left = len(line) - len(text) + (2 if title else 0)
-        yield indented(hanging(text), left)
-    if lines:
-        yield Text()
-
-
-def indented(told: RenderableType, by: int) -> RenderableType:
-    """The same, further to the right."""
-    return Padding(told, (0, 0, 0, by), expand=False) if by else told
-
-
-def hanging(text: str) -> RenderableType:
-    """A line of which what does not fit stands under its words, clear of the mark that the line may begin with."""
-    mark, _, rest = text.partition(" ")
-    if not _MARK.fullmatch(mark):
-        return Text(text)
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    grid.add_row(Text(mark), Text(rest))
-    return grid
-
-
-def table(*columns: str, whole: Iterable[str] = (), numbers: Iterable[str] = ()) -> Table:
-    """An empty table, with a line under its head and none around it.
-
-    Args:
-        *columns: their names.
-        whole: those of them in which no line is broken.
-        numbers: those of them that stand on the right.
-    """
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name in columns:
-        justify: Literal["left", "right"] = "right" if name in numbers else "left"
-        made.add_column(name, justify=justify, no_wrap=name in whole, overflow="fold")
-    return made
+    numbers = words.footnotes(report)
+    notes = (f"({number}) {sentence}" for sentence, number in numbers.items())
+    yield from section("", [words.heading(report)])
+    yield from section("Open blocks, oldest first" if report.blocks else "", words.blocks(report))
+    yield _table(report, numbers, wide=width >= _WIDE)
+    yield Text()
+    yield from section("", notes)
+    yield from section("Hardware", words.hardware(report))
+    yield from section("Environment", words.environment(report))
+    yield from section("Compiled", words.compiled(report))
+    yield from section("Advice", (f"* {sentence}" for sentence in report.advice))
 
 
 def _table(report: Report, numbers: dict[str, int], *, wide: bool) -> Table:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torchturbo._told import Told
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +114,6 @@ class Reproduction(Told):
         told = Told.to_dict(self)  # Python has no `super()` in dataclasses with slots before 3.14
         told["sentence"] = str(self.difference) if self.difference else None
         return told
-
-    def __rich__(self) -> RenderableType:
-        from torchturbo._reproducible.text import Sheet
-
-        return Sheet(self)
 
     def __repr__(self) -> str:
         return f"<Reproduction: {'identical' if self.identical else 'different'} in {self.runs} runs>"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.padding import Padding
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from torchturbo._pictures.bars import Bars
-from torchturbo._report.text import table
+from torchturbo._sheet import indented, notes, table
 from torchturbo._tune import pictures, words
 from torchturbo._tune.data import Tuning
 
@@ -19,28 +18,23 @@ _CHANGE = 30
 """Columns that a change gets before it is folded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """What was found as rich lays it out, once it knows the width."""
+def sheet(found: Tuning, width: int) -> Iterator[RenderableType]:
+    """A search from its heading on.
 
-    found: Tuning
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        found = self.found
-        yield Text(words.heading(found), style="bold green" if found.options else "bold")
-        for line in words.about(found):
-            yield Padding(Text(line), (0, 0, 0, 2))
-        yield Text("\nTried, each on top of the best so far", style="bold")
-        yield _table(found)
-        chart = pictures.speedups(found)
-        if chart is not None:
-            yield Text()
-            yield Bars(chart)
-        notes = (*words.without_effect(found), *found.notes)
-        if notes:
-            yield Text("\nNotes", style="bold")
-        for line in notes:
-            yield Padding(Text(line), (0, 0, 0, 2))
+    Args:
+        found: what is told.
+        width: columns that there are.
+    """
+    yield Text(words.heading(found), style="bold green" if found.options else "bold")
+    for line in words.about(found):
+        yield indented(Text(line), 2)
+    yield Text("\nTried, each on top of the best so far", style="bold")
+    yield _table(found)
+    chart = pictures.speedups(found)
+    if chart is not None:
+        yield Text()
+        yield Bars(chart)
+    yield from notes((*words.without_effect(found), *found.notes))
 
 
 def _table(found: Tuning) -> Table:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torchturbo._benchmark.data import Between
 from torchturbo._told import Told
 from torchturbo.hardware import Hardware
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 Outcome = Literal["chosen", "as fast", "slower", "too large", "failed", "no time"]
 
@@ -93,11 +90,6 @@ class LoaderTuning(Told):
     hardware: Hardware
     torch: str
     notes: tuple[str, ...]
-
-    def __rich__(self) -> RenderableType:
-        from torchturbo._tune_loader.text import Sheet
-
-        return Sheet(self)
 
     def __repr__(self) -> str:
         return f"<LoaderTuning: {len(self.tried)} tried, {', '.join(f'{k}={v!r}' for k, v in self.best.items())}>"

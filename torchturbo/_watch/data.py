@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torchturbo._told import Told
 from torchturbo._watch.machine import OfMachine
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,3 @@ class Seen(Told):
     scale: float | None
     skipped_steps: int | None
     over: bool
-
-    def __rich__(self) -> RenderableType:
-        from torchturbo._watch.text import drawn
-
-        return drawn(self)

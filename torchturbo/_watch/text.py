@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torchturbo._amounts import clock, short, size, some
 from torchturbo._watch.data import Loop, Seen
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import RenderableType
 
 _LOW = 0.7
 _NARROW = 60
@@ -70,24 +69,15 @@ def _rest(seen: Seen) -> Iterator[str]:
 # --------------------------------------------------------------------------------------------------- in a terminal
 
 
-def drawn(seen: Seen) -> RenderableType:
-    """It as rich lays it out: a bar for each loop, those within beneath, and what the machine does.
+def sheet(seen: Seen, width: int) -> Iterator[RenderableType]:
+    """A bar for each loop, those within beneath, and what the machine does.
 
     Args:
         seen: of a loop.
+        width: columns that there are.
     """
-    return _Drawn(seen)
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """It, once rich knows how much room there is."""
-
-    seen: Seen
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield _bars(self.seen, narrow=options.max_width < _NARROW)
-        yield _beneath(self.seen)
+    yield _bars(seen, narrow=width < _NARROW)
+    yield _beneath(seen)
 
 
 def _bars(seen: Seen, narrow: bool) -> RenderableType:

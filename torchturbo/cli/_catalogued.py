@@ -14,7 +14,8 @@ from rich.text import Text
 from torchturbo._catalogue import OPTIONS, Option
 from torchturbo._report import words
 from torchturbo._report.data import Report, Row
-from torchturbo._report.text import STYLES, indented
+from torchturbo._report.text import STYLES
+from torchturbo._sheet import indented
 from torchturbo._sources import PREFIX
 from torchturbo.cli import _words
 from torchturbo.cli._document import by_area, declared_in, held_by, scope, values

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from torchturbo._plan import Decision, decide
 from torchturbo._report import words
-from torchturbo._report.text import STYLES, hanging, indented, section, table
+from torchturbo._report.text import STYLES
+from torchturbo._sheet import hanging, indented, section, table
 from torchturbo._sources import Sources
 from torchturbo.hardware import Hardware
 from torchturbo.profiles import PROFILES, Profile

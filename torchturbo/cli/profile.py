@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,12 +73,13 @@ def profile(
     if as_json:
         click.echo(found.to_json())
     else:
-        from torchturbo._layers.text import Sheet
+        from torchturbo._layers.text import sheet
+        from torchturbo._sheet import Sheet
         from torchturbo._told import show
 
         if about:
             click.echo(about)
-        show(Sheet(found, top))
+        show(Sheet(partial(sheet, found, top=top)))
     if html is not None:
         written(html, found.to_html())
     sys.exit(0)
