@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import inspect
-from collections import UserDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from torchturbo.regions._batches import INSIDE, Changing, inside
 from torchturbo.regions._shares import CannotSplit
 
 _DEEP = 8
@@ -76,10 +74,21 @@ class Batch:
         """
 
         def cut(value: Any) -> Any:
-            return _cut(value, which, self.samples, _DEEP)
+            if isinstance(value, Tensor):
+                is_one = not isinstance(value, nn.Parameter) and bool(value.dim()) and len(value) == self.samples
+                return value[which] if is_one else value
+            if (
+                isinstance(value, list)
+                and len(value) == self.samples
+                and all(isinstance(each, _PLAIN) for each in value)
+            ):
+                return value[which]
+            return INSIDE
 
+        cutting = Changing(cut)
         own = self._args[: self._own]
-        return (*own, *map(cut, self._args[self._own :])), {name: cut(value) for name, value in self._kwargs.items()}
+        others = {name: cutting.of(value) for name, value in self._kwargs.items()}
+        return (*own, *map(cutting.of, self._args[self._own :])), others
 
     def values(self) -> list[Any]:
         """The arguments that hold tensors of the batch, in order."""
@@ -127,50 +136,10 @@ def _shapes(tensors: list[Tensor]) -> str:
     return " and ".join(dict.fromkeys("x".join(map(str, tensor.shape)) for tensor in tensors))
 
 
-def _entries(value: Any) -> dict[Any, Any] | None:
-    """What a container of tensors holds, by key; None for all else."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, list | tuple):
-        return dict(enumerate(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | nn.Module):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return None
-
-
 def _tensors(value: Any, deep: int) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         if not isinstance(value, nn.Parameter) and (not _can_be_cut(value) or value.dim()):
             yield value
         return
-    entries = _entries(value) if deep else None
-    for entry in entries.values() if entries is not None else ():
+    for entry in ((inside(value) or {}) if deep else {}).values():
         yield from _tensors(entry, deep - 1)
-
-
-def _cut(value: Any, which: slice, samples: int, deep: int) -> Any:
-    if isinstance(value, Tensor):
-        is_one = not isinstance(value, nn.Parameter) and bool(value.dim()) and len(value) == samples
-        return value[which] if is_one else value
-    if isinstance(value, list) and len(value) == samples and all(isinstance(each, _PLAIN) for each in value):
-        return value[which]
-    entries = _entries(value) if deep else None
-    if entries is None:
-        return value
-    new = {key: _cut(entry, which, samples, deep - 1) for key, entry in entries.items()}
-    if all(new[key] is entry for key, entry in entries.items()):
-        return value
-    if isinstance(value, tuple):
-        return type(value)(*new.values()) if hasattr(value, "_fields") else tuple(new.values())
-    if type(value) is list:
-        return list(new.values())
-    made: Any = copy.copy(value)
-    if isinstance(made, UserDict):
-        made.data = new
-    elif isinstance(made, Mapping | list):
-        for key, entry in new.items():
-            made[key] = entry  # type: ignore[index]
-    else:
-        for key, entry in new.items():
-            object.__setattr__(made, key, entry)
-    return made

@@ -1,10 +1,10 @@
-"""Going through a batch, whatever it is made of: each tensor in it is sent to the device, and all else stays."""
+"""Going through a batch, whatever it is made of: some of what is in it is exchanged, and all else stays."""
 
 from __future__ import annotations
 
 import copy
 from collections import UserDict
-from collections.abc import Mapping, MutableMapping, MutableSequence
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ _LEFT = (str, bytes, bytearray, int, float, complex, type, range, nn.Module, tor
 """What has no tensors in it, or is no data."""
 
 
+INSIDE: Any = object()
+"""What is answered of a value that is to be looked into."""
+
+
 def sent(batch: Any, lane: Lane, load: Load) -> Any:
     """A batch whose tensors are on the way to a device; the batch itself stays as it is.
 
@@ -28,16 +32,58 @@ def sent(batch: Any, lane: Lane, load: Load) -> Any:
         lane: the way.
         load: is told what is made and read.
     """
-    return _Sending(lane, load).sent(batch)
+
+    def send(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value if value.device == lane.device else lane.copied(value, load)
+        if isinstance(value, PackedSequence):
+            # Where the sequences end is the CPU's to know.
+            data, at, back = map(changing.of, (value.data, value.sorted_indices, value.unsorted_indices))
+            return type(value)(data, value.batch_sizes, at, back)
+        kind: Any = type(value)
+        if not isinstance(value, dict | UserDict) and moves_itself(kind):
+            return lane.moved(value, load)
+        return INSIDE
+
+    changing = Changing(send)
+    return changing.of(batch)
 
 
-class _Sending:
-    def __init__(self, lane: Lane, load: Load) -> None:
-        self._lane, self._load = lane, load
-        # With what was sent, which keeps its identity from being given to something else meanwhile.
+def inside(value: Any) -> dict[Any, Any] | None:
+    """What a container in a batch holds, by key or by place; None of all else.
+
+    Args:
+        value: anything.
+    """
+    if isinstance(value, _LEFT):
+        return None
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple | MutableSequence):
+        return dict(enumerate(value))
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value) if hasattr(value, field.name)}
+    return None
+
+
+class Changing:
+    """Makes of a batch one with other things in it. The batch stays as it is, and so does what nothing changes in.
+
+    Args:
+        change: what is to stand in the place of a value: it, another one, or `INSIDE`.
+    """
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self._change = change
+        # With what was changed, which keeps its identity from being given to something else meanwhile.
         self._known: dict[int, tuple[Any, Any]] = {}
 
-    def sent(self, value: Any) -> Any:
+    def of(self, value: Any) -> Any:
+        """What stands in the place of a value.
+
+        Args:
+            value: a batch, or what is in it.
+        """
         if isinstance(value, _LEFT):
             return value
         known = self._known.get(id(value))
@@ -48,13 +94,9 @@ class _Sending:
         return known[1]
 
     def _new(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value if value.device == self._lane.device else self._lane.copied(value, self._load)
-        if isinstance(value, PackedSequence):
-            return self._packed(value)
-        kind: Any = type(value)
-        if not isinstance(value, dict | UserDict) and moves_itself(kind):
-            return self._lane.moved(value, self._load)
+        new = self._change(value)
+        if new is not INSIDE:
+            return new
         if isinstance(value, Mapping):
             return self._mapping(value)
         if isinstance(value, tuple):
@@ -65,13 +107,8 @@ class _Sending:
             return self._dataclass(value)
         return value
 
-    def _packed(self, value: PackedSequence) -> PackedSequence:
-        # Where the sequences end is the CPU's to know.
-        data, at, back = map(self.sent, (value.data, value.sorted_indices, value.unsorted_indices))
-        return type(value)(data, value.batch_sizes, at, back)
-
     def _mapping(self, value: Mapping[Any, Any]) -> Any:
-        new = {key: self.sent(its) for key, its in value.items()}
+        new = {key: self.of(its) for key, its in value.items()}
         changed = {key: its for key, its in new.items() if its is not value[key]}
         if not changed:
             return value
@@ -86,14 +123,14 @@ class _Sending:
             return new
 
     def _tuple(self, value: tuple[Any, ...]) -> Any:
-        new = [self.sent(its) for its in value]
+        new = [self.of(its) for its in value]
         if all(one is other for one, other in zip(new, value, strict=True)):
             return value
         # A NamedTuple takes its fields one by one, and whatever else is made of a tuple takes them together.
         return type(value)._make(new) if hasattr(value, "_fields") else type(value)(new)  # type: ignore[attr-defined]
 
     def _sequence(self, value: MutableSequence[Any]) -> Any:
-        new = [self.sent(its) for its in value]
+        new = [self.of(its) for its in value]
         changed = [number for number, its in enumerate(new) if its is not value[number]]
         if not changed:
             return value
@@ -106,8 +143,7 @@ class _Sending:
             return new
 
     def _dataclass(self, value: Any) -> Any:
-        names = [field.name for field in fields(value) if hasattr(value, field.name)]
-        new = {name: self.sent(getattr(value, name)) for name in names}
+        new = {name: self.of(its) for name, its in (inside(value) or {}).items()}
         changed = {name: its for name, its in new.items() if its is not getattr(value, name)}
         if not changed:
             return value
