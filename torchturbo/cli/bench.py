@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._step import chosen, measured, of_a_step, refuse_no_folder, said, written
 from torchturbo.cli._typed import OptionAndValue, ProfileName
 from torchturbo.errors import TurboError
@@ -39,7 +40,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--png", type=_FILE, help="Draw a picture into a file (.png, .svg, .pdf), by matplotlib.")
 @click.option("--html", type=_FILE, help="Write a page into a file that needs nothing else.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON with all samples, for programs.")
+@as_json
 def bench(
     function: str | None,
     model: str | None,
@@ -83,14 +84,9 @@ def bench(
         reference=reference,
         **chosen(options),
     )
-    if as_json:
-        click.echo(found.to_json())
-    else:
-        from torchturbo._told import show
-
-        if about:
-            click.echo(about)
-        show(found)
+    if about and not as_json:
+        click.echo(about)
+    tell(found, as_json)
     if html is not None:
         written(html, found.to_html())
     if png is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from torchturbo._told import show
+from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._step import WRONG, answered
 from torchturbo.cli._typed import ProfileName
 from torchturbo.errors import ReproducibilityError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How long its time may be measured; 0: not at all.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def check(
     function: str,
     runs: int,
@@ -80,10 +80,7 @@ def check(
             **({} if seed is None else {"seed": seed}),
         )
     )
-    if as_json:
-        click.echo(found.to_json())
-    else:
-        show(found)
+    tell(found, as_json)
     sys.exit(0 if found.identical else 1)
 
 

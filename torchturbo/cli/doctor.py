@@ -6,9 +6,11 @@ import sys
 
 import click
 
+from torchturbo.cli._answer import as_json, tell
+
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def doctor(as_json: bool) -> None:
     r"""Find what keeps torch slow here, and say how to mend it.
 
@@ -25,10 +27,5 @@ def doctor(as_json: bool) -> None:
     from torchturbo._doctor import examine
 
     found = examine()
-    if as_json:
-        click.echo(found.to_json())
-    else:
-        from torchturbo._told import show
-
-        show(found)
+    tell(found, as_json)
     sys.exit(1 if found.problems else 0)

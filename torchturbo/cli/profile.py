@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._step import chosen, measured, of_a_step, refuse_no_folder, written
 from torchturbo.cli._typed import OptionAndValue, ProfileName
 from torchturbo.cli._words import PROFILES
@@ -34,7 +35,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many layers are shown.")
 @click.option("--trace", type=_FILE, help="Write a trace of one step for ui.perfetto.dev (.json or .json.gz).")
 @click.option("--html", type=_FILE, help="Write a page into a file that needs nothing else.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def profile(
     function: str | None,
     model: str | None,
@@ -70,16 +71,12 @@ def profile(
     found, about = measured(
         _profiled, function, model, size, profile=profile, steps=steps, trace=trace, **chosen(options)
     )
-    if as_json:
-        click.echo(found.to_json())
-    else:
-        from torchturbo._layers.text import sheet
-        from torchturbo._sheet import Sheet
-        from torchturbo._told import show
+    from torchturbo._layers.text import sheet
+    from torchturbo._sheet import Sheet
 
-        if about:
-            click.echo(about)
-        show(Sheet(partial(sheet, found, top=top)))
+    if about and not as_json:
+        click.echo(about)
+    tell(found, as_json, shown=Sheet(partial(sheet, found, top=top)))
     if html is not None:
         written(html, found.to_html())
     sys.exit(0)

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._typed import MachineName, ProfileName
 from torchturbo.errors import TurboError
 
@@ -13,7 +14,7 @@ from torchturbo.errors import TurboError
 @click.command()
 @click.argument("names", nargs=-1, type=ProfileName(), metavar="[NAME]...")
 @click.option("--machine", type=MachineName(), help="A machine to pretend, as a100; else this one.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def profiles(names: tuple[str, ...], machine: str | None, as_json: bool) -> None:
     r"""Show what each profile would do here, and what not and why.
 
@@ -37,9 +38,4 @@ def profiles(names: tuple[str, ...], machine: str | None, as_json: bool) -> None
     except TurboError as error:
         raise click.UsageError(str(error)) from None
     told = planned(chosen, MACHINES[machine] if machine else hardware.detect(), sources, machine)
-    if as_json:
-        click.echo(told.to_json())
-        return
-    from torchturbo._told import show
-
-    show(told)
+    tell(told, as_json)

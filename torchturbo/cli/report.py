@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from torchturbo.cli._answer import as_json, tell
+
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def report(as_json: bool) -> None:
     r"""Show every option, the machine, the versions and what to do.
 
@@ -21,10 +23,4 @@ def report(as_json: bool) -> None:
     """
     from torchturbo._report import gather
 
-    told = gather()
-    if as_json:
-        click.echo(told.to_json())
-        return
-    from torchturbo._told import show
-
-    show(told)
+    tell(gather(), as_json)

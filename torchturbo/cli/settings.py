@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._typed import OptionName
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=OptionName(), metavar="[NAME]...")
 @click.option("--markdown", is_flag=True, help="Print the document of all options, which is docs/settings.md.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def settings(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     r"""Show every option: its values, who sees it, how it stands.
 
@@ -35,10 +36,4 @@ def settings(names: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     from torchturbo._report import gather
     from torchturbo.cli._catalogued import Catalogued
 
-    told = Catalogued(gather(), names)
-    if as_json:
-        click.echo(told.to_json())
-        return
-    from torchturbo._told import show
-
-    show(told)
+    tell(Catalogued(gather(), names), as_json)

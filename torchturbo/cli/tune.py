@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from torchturbo._told import show
+from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._step import answered
 
 _NOTHING = 1
@@ -28,7 +28,7 @@ _NOTHING = 1
 @click.option(
     "--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="The file; else the one in force here."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def tune(
     function: str, tolerance: float, budget: str, name: str, write: bool, path: Path | None, as_json: bool
 ) -> None:
@@ -52,10 +52,7 @@ def tune(
     from torchturbo import tune as search
 
     found = answered(lambda: search(function, tolerance=tolerance, budget=budget, name=name, write=path or write))
-    if as_json:
-        click.echo(found.tuning.to_json())
-    else:
-        show(found.tuning)
-        if found.tuning.options and write:
-            click.echo(f"\nIn force with: torchturbo run --profile {name}, or turbo({name!r})")
+    tell(found.tuning, as_json)
+    if found.tuning.options and write and not as_json:
+        click.echo(f"\nIn force with: torchturbo run --profile {name}, or turbo({name!r})")
     sys.exit(0 if found.tuning.options else _NOTHING)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from torchturbo._told import show
+from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._step import answered
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--step-seconds", type=float, help="What a step takes for a batch: workers are enough where waiting ends."
 )
 @click.option("--batches", type=click.IntRange(min=1), help="Batches of an epoch; else what the loader says.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@as_json
 def tune_loader(function: str, budget: str, step_seconds: float | None, batches: int | None, as_json: bool) -> None:
     r"""Measure how many workers a data loader should have.
 
@@ -44,8 +44,4 @@ def tune_loader(function: str, budget: str, step_seconds: float | None, batches:
         with called(function) as make:
             return search(make(), budget, step_seconds=step_seconds, batches=batches)
 
-    its = answered(found)
-    if as_json:
-        click.echo(its.to_json())
-    else:
-        show(its)
+    tell(answered(found), as_json)
