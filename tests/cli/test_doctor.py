@@ -18,7 +18,7 @@ from tests.hardware.driver import GIB, Card, Driver
 from torchturbo import _doctor, hardware
 from torchturbo._doctor import examine
 from torchturbo._doctor.here import CHECKS
-from torchturbo._doctor.surroundings import asked, boards, look_around, quota
+from torchturbo._doctor.surroundings import asked, boards, look_around
 from torchturbo._environment import Found
 from torchturbo._report import advice
 from torchturbo._sources import read
@@ -310,24 +310,6 @@ def test_what_is_around_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-
-
-def test_the_share_of_the_processor_in_either_version_of_control_groups(tmp_path: Path) -> None:
-    own, mounted = tmp_path / "own", tmp_path / "cgroup"
-    assert quota(mounted, own) is None
-    own.write_text("0::/box/inner\n")
-    assert quota(mounted, own) is None
-    write(mounted / "box" / "inner" / "cpu.max", "max 100000\n")
-    assert quota(mounted, own) is None
-    write(mounted / "box" / "cpu.max", "250000 100000\n")
-    assert quota(mounted, own) == 2.5
-    own.write_text("5:memory:/elsewhere\n3:cpu,cpuacct:/old\n")
-    write(mounted / "cpu" / "old" / "cpu.cfs_quota_us", "-1\n")
-    write(mounted / "cpu" / "old" / "cpu.cfs_period_us", "100000\n")
-    assert quota(mounted, own) is None
-    write(mounted / "cpu" / "cpu.cfs_quota_us", "50000\n")
-    write(mounted / "cpu" / "cpu.cfs_period_us", "100000\n")
-    assert quota(mounted, own) == 0.5
 
 
 def test_boards_on_the_bus(tmp_path: Path) -> None:

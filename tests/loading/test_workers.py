@@ -307,25 +307,3 @@ def test_what_cannot_be_pinned_is_not() -> None:
             assert DataLoader(Holding(held)).pin_memory is False
 
 
-# --------------------------------------------------------------------------------------------------------------- facts
-
-
-def test_room_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: None) -> None:
-    monkeypatch.undo()
-    monkeypatch.setattr(_room, "_CGROUP", tmp_path)
-    monkeypatch.setattr(_room, "_MEMINFO", tmp_path / "meminfo")
-    assert (_room.cores(16), _room.memory()) == (16, None)
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("1024\n")
-    assert (_room.cores(16), _room.memory()) == (16, 5120)
-    (tmp_path / "cpu.max").write_text("250000 100000\n")
-    (tmp_path / "memory.max").write_text("3072\n")
-    assert (_room.cores(16), _room.cores(1), _room.memory()) == (2, 1, 2048)
-    monkeypatch.setattr(_room, "_SHARED", str(tmp_path))
-    shared = _room.shared_memory()
-    assert shared is not None
-    assert shared > 0
-    monkeypatch.setattr(_room, "_SHARED", str(tmp_path / "nowhere"))
-    assert _room.shared_memory() is None

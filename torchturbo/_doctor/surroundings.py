@@ -14,6 +14,7 @@ from pathlib import Path
 from torchturbo import _sources, hardware
 from torchturbo._sources import PREFIX, Sources
 from torchturbo.errors import TurboError
+from torchturbo.hardware import _room
 
 _DISTRIBUTIONS = ("nvidia-ml-py", "pynvml", "triton", "pytorch-triton", "triton-windows")
 
@@ -72,8 +73,8 @@ def look_around() -> Surroundings:
     found, mistakes = asked(environ, _sources.folder())
     return Surroundings(
         environ=environ,
-        quota=quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")),
-        shared_memory=_free(Path("/dev/shm")),
+        quota=_room.quota(),
+        shared_memory=_room.shared_memory(),
         cxx=cxx,
         has_cxx=shutil.which(cxx) is not None,
         has_cc=any(shutil.which(name) for name in ([cc] if cc else ["gcc", "clang", "cl"])),
@@ -112,48 +113,6 @@ def asked(environ: Mapping[str, str], folder: Path | None) -> tuple[Sources, tup
     return _sources.read(good, folder), tuple(mistakes)
 
 
-def quota(mounted: Path, own: Path) -> float | None:
-    """The cores that control groups let this process keep busy; None where they do not limit it.
-
-    Args:
-        mounted: where control groups are mounted.
-        own: the file that names those of this process.
-    """
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    limits: list[float] = []
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            root = mounted
-        elif "cpu" in controllers.split(","):
-            root = mounted / "cpu"
-        else:
-            continue
-        # A container sees its own group where the whole tree is mounted outside, so not every part need be there.
-        group = root / path.lstrip("/")
-        for at in (group, *group.parents):
-            limits += _limits(at)
-            if at == root:
-                break
-    return min(limits, default=None)
-
-
-def _limits(group: Path) -> Iterator[float]:
-    """The limit of one group, by either version of control groups."""
-    try:
-        if (both := group / "cpu.max").is_file():
-            limit, period = both.read_text(encoding="utf-8").split()
-        else:
-            limit, period = ((group / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period"))
-    except (OSError, ValueError):
-        return
-    if limit.strip().isdecimal():  # neither "max" nor -1
-        yield int(limit) / int(period)
-
-
 def boards(bus: Path) -> int:
     """NVIDIA's GPUs on the PCI bus, where Linux tells.
 
@@ -168,14 +127,6 @@ def boards(bus: Path) -> int:
             continue
         found += vendor == "0x10de" and kind.startswith("0x03")  # displays, with and without a screen
     return found
-
-
-def _free(folder: Path) -> int | None:
-    try:
-        there = os.statvfs(folder)
-    except (OSError, AttributeError):  # Windows has no such call
-        return None
-    return there.f_frsize * there.f_bavail
 
 
 def _installed() -> Iterator[tuple[str, str]]:
