@@ -305,5 +305,3 @@ def test_what_cannot_be_pinned_is_not() -> None:
     for held in (torch.device("cuda"), torch.eye(3).to_sparse()):
         with pretend_hardware("H100"), asking(pin_memory=True):
             assert DataLoader(Holding(held)).pin_memory is False
-
-

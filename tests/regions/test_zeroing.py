@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchturbo import Profile, turbo
 from torchturbo._catalogue import SETTINGS
 from torchturbo.regions import _zeroing
+from torchturbo.regions._steps import BEFORE_STEP
 
 ZERO_GRAD = torch.optim.Optimizer.zero_grad.__wrapped__.__code__, nn.Module.zero_grad.__code__  # type: ignore[attr-defined]
 
@@ -75,7 +76,7 @@ def test_what_comes_of_it_is_told_and_nothing_stays() -> None:
         assert told() == "2 gradients were let go of that were to be set to zero"
         model.zero_grad()
     assert (torch.optim.Optimizer.zero_grad.__wrapped__.__code__, nn.Module.zero_grad.__code__) == ZERO_GRAD  # type: ignore[attr-defined]
-    assert _zeroing._KEY not in _zeroing.BEFORE_STEP
+    assert _zeroing._KEY not in BEFORE_STEP
 
 
 def test_sparse_gradients_and_closures_are_left_alone() -> None:

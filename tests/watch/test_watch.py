@@ -260,7 +260,7 @@ def test_where_the_time_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     try:
-        timeline.hear_steps(line)
+        timeline.hear(line)
         assert line.turns_to(WAITING, 1.0) is COMPUTING
         assert line.read(3.0) == Times(waiting=2.0, computing=1.0), "what goes on counts"
         line.turns_to(COMPUTING, 4.0)
@@ -285,7 +285,7 @@ def test_where_the_time_goes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert run.take(lambda: 1) == 1
         assert line.at[0] is COMPUTING
     finally:
-        timeline.hear_no_steps(line)
+        timeline.hear_no_more(line)
         timeline.here.holder.timeline = None
 
 

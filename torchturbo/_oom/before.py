@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch.optim.optimizer as optimizers
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,6 +22,7 @@ from torchturbo._replay.kept import KeptTensor, Values, values
 from torchturbo._replay.streams import global_streams
 from torchturbo._turbo import in_force, turbo
 from torchturbo.regions._shares import CannotSplit
+from torchturbo.regions._steps import hear_no_steps, hear_steps
 
 
 class Before:
@@ -76,15 +76,11 @@ class Before:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """A block in which the optimizers' steps are seen: weights are copied before the first."""
-        key: Any = self
         try:
-            # An interrupt may come between any two of these.
-            optimizers._global_optimizer_pre_hooks[key] = self._before_step
-            optimizers._global_optimizer_post_hooks[key] = self._after_step
+            hear_steps(self, self._before_step, self._after_step)
             yield
         finally:
-            optimizers._global_optimizer_pre_hooks.pop(key, None)
-            optimizers._global_optimizer_post_hooks.pop(key, None)
+            hear_no_steps(self)
             self._stepped.clear()
 
     @untraced

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.optim.optimizer as optimizers
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -23,6 +22,7 @@ from torchturbo._replay.values import leaves
 from torchturbo.regions._calls import module_calls
 from torchturbo.regions._leaves import Graph, as_leaves
 from torchturbo.regions._others import is_fx_tracing
+from torchturbo.regions._steps import hear_no_steps, hear_steps
 
 _ENGINE = "_engine_run_backward"
 
@@ -216,7 +216,6 @@ def watching(watch: Watch) -> Iterator[None]:
         return untraced(run)
 
     patched: Any = Optimizer
-    key: Any = object()
     engine = vars(torch.autograd)[_ENGINE]
     zero_grad = patched.zero_grad
     outer = module_calls.watch
@@ -225,15 +224,13 @@ def watching(watch: Watch) -> Iterator[None]:
     try:
         # An interrupt may come between any two of these.
         module_calls.watch = watch.call
-        optimizers._global_optimizer_pre_hooks[key] = watch.before_step
-        optimizers._global_optimizer_post_hooks[key] = watch.after_step
+        hear_steps(watch, watch.before_step, watch.after_step)
         patched.zero_grad = zeroing
         vars(torch.autograd)[_ENGINE] = ours
         yield
     finally:
         vars(torch.autograd)[_ENGINE] = engine
         patched.zero_grad = zero_grad
-        optimizers._global_optimizer_pre_hooks.pop(key, None)
-        optimizers._global_optimizer_post_hooks.pop(key, None)
+        hear_no_steps(watch)
         module_calls.watch = outer
         module_calls.closed()

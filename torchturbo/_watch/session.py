@@ -66,7 +66,7 @@ class Session:
     @untraced
     def start(self) -> None:
         """Begins to look, with a thread of its own, if there is anything to look for."""
-        _timeline.hear_steps(self)
+        _timeline.hear(self)
         if not self.voice.options.looks:
             return
         self.voice.begin()
@@ -86,7 +86,7 @@ class Session:
     def end(self) -> None:
         """Ends what looks, tells what it was in all, and alerts if that is still to be done."""
         self._stop.set()  # first of all, as an interrupt may end this anywhere
-        _timeline.hear_no_steps(self)
+        _timeline.hear_no_more(self)
         with self._lock:
             if self._ended:
                 return

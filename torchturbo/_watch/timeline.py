@@ -7,10 +7,9 @@ import threading
 from time import perf_counter as clock
 from typing import Any, Literal, NamedTuple
 
-import torch.optim.optimizer as optimizers
-
 from torchturbo._dynamo import untraced
 from torchturbo.regions._here import thread as regions_here
+from torchturbo.regions._steps import hear_no_steps, hear_steps
 
 Phase = Literal["waiting", "computing", "optimizer"]
 WAITING: Phase = "waiting"
@@ -122,7 +121,7 @@ here = _Here()
 
 # --------------------------------------------------------------------------------------------- the optimizer's steps
 
-_KEY: Any = "torchturbo.watch"
+_KEY = "torchturbo.watch"
 _lock = threading.RLock()
 _hearing: dict[object, None] = {}
 """Who wants to be told of steps."""
@@ -158,8 +157,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def hear_steps(who: object) -> None:
-    """Has torch tell of each `Optimizer.step`, until `hear_no_steps`.
+def hear(who: object) -> None:
+    """Has torch tell of each `Optimizer.step`, until `hear_no_more`.
 
     Args:
         who: wants it.
@@ -169,8 +168,8 @@ def hear_steps(who: object) -> None:
         _settle()
 
 
-def hear_no_steps(who: object) -> None:
-    """Ends what `hear_steps` has begun, if it has.
+def hear_no_more(who: object) -> None:
+    """Ends what `hear` has begun, if it has.
 
     Args:
         who: wants it no more.
@@ -181,9 +180,7 @@ def hear_no_steps(who: object) -> None:
 
 
 def _settle() -> None:
-    before, after = optimizers._global_optimizer_pre_hooks, optimizers._global_optimizer_post_hooks
     if _hearing:
-        before[_KEY], after[_KEY] = _before_step, _after_step
+        hear_steps(_KEY, _before_step, _after_step)
     else:
-        before.pop(_KEY, None)
-        after.pop(_KEY, None)
+        hear_no_steps(_KEY)

@@ -24,6 +24,29 @@ AFTER_STEP = optimizers._global_optimizer_post_hooks
 begun in a region, so that regions without one are spared it."""
 
 
+def hear_steps(who: object, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+    """Has torch tell of each `Optimizer.step`, in whatever thread, until `hear_no_steps`.
+
+    Args:
+        who: wants it.
+        before: is called before each, with the optimizer, and the arguments as a tuple and a dictionary.
+        after: so too after each that returns.
+    """
+    key: Any = who
+    BEFORE_STEP[key], AFTER_STEP[key] = before, after
+
+
+def hear_no_steps(who: object) -> None:
+    """Ends what `hear_steps` has begun, if it has.
+
+    Args:
+        who: wants it no more.
+    """
+    key: Any = who
+    BEFORE_STEP.pop(key, None)
+    AFTER_STEP.pop(key, None)
+
+
 class Step(NamedTuple):
     """An optimizer step under way, with autocast off until it ends.
 

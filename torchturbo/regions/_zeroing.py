@@ -19,9 +19,9 @@ from torch import Tensor
 from torchturbo._dynamo import untraced
 from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Exchange, code_like
-from torchturbo.regions._steps import AFTER_STEP, BEFORE_STEP
+from torchturbo.regions._steps import hear_no_steps, hear_steps
 
-_KEY: Any = "torchturbo.regions.zeroing"
+_KEY = "torchturbo.regions.zeroing"
 
 
 class _Asked(Asked):
@@ -127,10 +127,9 @@ def _place(needed: bool) -> None:
     for each in (_OPTIMIZERS, _MODULES):
         each.settle(needed)
     if needed:
-        BEFORE_STEP[_KEY], AFTER_STEP[_KEY] = _before_step, _after_step
+        hear_steps(_KEY, _before_step, _after_step)
     else:
-        BEFORE_STEP.pop(_KEY, None)
-        AFTER_STEP.pop(_KEY, None)
+        hear_no_steps(_KEY)
 
 
 # In a forked child nobody trains what its parent does.

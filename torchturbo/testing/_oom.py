@@ -8,13 +8,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NoReturn
 
 import torch
-import torch.optim.optimizer as optimizers
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from torchturbo._dynamo import untraced
 from torchturbo.regions._calls import module_calls
+from torchturbo.regions._steps import hear_no_steps, hear_steps
 
 At = Literal["forward", "backward", "optimizer"]
 _PLACES = ("forward", "backward", "optimizer")
@@ -57,19 +57,16 @@ def injected_oom(samples: int, *, at: At = "forward", times: int | None = None) 
     if at not in _PLACES:
         raise ValueError(f"at={at!r}: expected one of {', '.join(map(repr, _PLACES))}")
     device = _Device(samples, at, times)
-    key: Any = device
     outer = module_calls.watch
     device.outer = outer
     module_calls.opened()
     try:
         module_calls.watch = device.call
-        optimizers._global_optimizer_pre_hooks[key] = device.before_step
-        optimizers._global_optimizer_post_hooks[key] = device.after_step
+        hear_steps(device, device.before_step, device.after_step)
         with _Writes(device) if at == "optimizer" else nullcontext():
             yield device.failed
     finally:
-        optimizers._global_optimizer_pre_hooks.pop(key, None)
-        optimizers._global_optimizer_post_hooks.pop(key, None)
+        hear_no_steps(device)
         module_calls.watch = outer
         module_calls.closed()
 
