@@ -23,7 +23,7 @@ PACKAGE = ROOT / "torchturbo"
 # From the ground up: a part imports what stands before it, and nothing that stands after it. A new part gets its place.
 ORDER = (
     "errors",  # what can go wrong
-    "_amounts",  # bytes, seconds and counts, in words and out of them
+    "_words",  # bytes, times, counts and options in words, and amounts out of words
     "_dynamo",  # how Dynamo is told to keep away
     "_options",  # the options as types, for type checkers
     "hardware",  # facts about this machine

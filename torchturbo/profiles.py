@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from torchturbo._catalogue import OPTIONS
+from torchturbo._words import arguments
 from torchturbo.errors import OptionNameError, ProfileNameError, near
 from torchturbo.settings._base import Group
 
@@ -149,7 +150,7 @@ class Profile(Mapping[str, object]):
         return Profile._of, (self.name, self.gain, self.give, dict(self._values))
 
     def __repr__(self) -> str:
-        return f"<Profile {self.name!r}: {', '.join(f'{k}={v!r}' for k, v in self.items())}>"
+        return f"<Profile {self.name!r}: {arguments(self)}>"
 
 
 _FAST = Profile(

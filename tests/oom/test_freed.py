@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchturbo import accelerate, memory_plan
-from torchturbo._amounts import size
 from torchturbo._memory import measure
+from torchturbo._words import size
 from torchturbo.testing import injected_oom
 from torchturbo.testing._oom import At
 

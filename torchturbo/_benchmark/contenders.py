@@ -12,6 +12,7 @@ from torchturbo._catalogue import SETTINGS
 from torchturbo._plan import Plan
 from torchturbo._sources import Sources
 from torchturbo._turbo import turbo
+from torchturbo._words import arguments
 from torchturbo.profiles import Profile
 
 AS_IT_IS, PLAIN_NAME = "as it is", "plain"
@@ -111,7 +112,7 @@ def contender(
     around: Any = turbo(profile, **options)  # type: ignore[arg-type]
     shown = profile if isinstance(profile, str) else profile.name
     settings = {"profile": shown, **options}
-    told = ", ".join([shown, *(f"{option}={value!r}" for option, value in options.items())])
+    told = ", ".join(filter(None, (shown, arguments(options))))
     return Contender(name or told, around, settings, around._prepared().plan)
 
 
@@ -133,8 +134,7 @@ def reference(name: str) -> Contender:
 
 def only(options: Mapping[str, object], name: str | None = None) -> Contender:
     """Options with no profile under them."""
-    told = ", ".join(f"{option}={value!r}" for option, value in options.items())
-    return contender(Profile("no profile"), options, name or told)
+    return contender(Profile("no profile"), options, name or arguments(options))
 
 
 def plain() -> Contender | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from torchturbo._amounts import size
 from torchturbo._benchmark import words
 from torchturbo._benchmark.data import Comparison, Timed
 from torchturbo._pictures.charts import Bar, Chart, Look
 from torchturbo._pictures.page import Part, Rows, facts, lines
+from torchturbo._words import arguments, size
 
 _LOOKS: dict[str, Look] = {"faster": "good", "slower": "bad"}
 
@@ -71,6 +71,5 @@ def page(found: Comparison) -> Iterator[Part]:
         yield Rows("One option at a time", words.SWITCHES, cells)
     yield lines("What the numbers are", words.about(found))
     yield lines("Notes", (*words.reasons(found), *found.notes))
-    options = {row.name: ", ".join(f"{name}={its!r}" for name, its in row.settings.items()) for row in found.rows}
-    yield facts("Settings", {name: told or "nothing is set" for name, told in options.items()})
+    yield facts("Settings", {row.name: arguments(row.settings) or "nothing is set" for row in found.rows})
     yield facts("Measured on", words.surroundings(found))

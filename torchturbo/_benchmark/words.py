@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from torchturbo._amounts import milliseconds, size, some
 from torchturbo._benchmark.data import Between, Comparison, Drift, Switch, Timed
+from torchturbo._words import milliseconds, size, some
 
 _COLUMNS = {
     "settings": 0,

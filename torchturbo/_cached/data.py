@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchturbo._amounts import size, some, time
 from torchturbo._told import Told
+from torchturbo._words import size, some, time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

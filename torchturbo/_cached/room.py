@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from torchturbo._amounts import bytes_of
+from torchturbo._words import bytes_of
 from torchturbo.hardware import _room
 
 _UNKNOWN = 2**30

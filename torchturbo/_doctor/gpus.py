@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._amounts import size, some
 from torchturbo._doctor.here import CHECKS, Here
+from torchturbo._words import size, some
 
 # ------------------------------------------------------------------------------------------- torch and its driver
 

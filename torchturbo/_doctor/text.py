@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from rich.console import RenderableType
 from rich.text import Text
 
-from torchturbo._amounts import some
 from torchturbo._doctor.data import Diagnosis
 from torchturbo._report import words
 from torchturbo._report.findings import Finding
 from torchturbo._sheet import hanging, indented, section
+from torchturbo._words import some
 
 _COLOURS = {"problem": "red", "advice": "magenta"}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._amounts import milliseconds, size
 from torchturbo._layers import words
 from torchturbo._layers.data import LayerCosts
 from torchturbo._pictures.charts import Bar, Chart
 from torchturbo._pictures.page import Part, Rows, facts, lines
+from torchturbo._words import milliseconds, size
 
 _TOP = 15
 

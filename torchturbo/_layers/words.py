@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torchturbo._amounts import milliseconds, size
 from torchturbo._layers.data import Layer, LayerCosts
+from torchturbo._words import arguments, milliseconds, size
 
 LAYERS = ("layer", "own ms", "share", "forward", "backward", "with all within", "keeps", "weights", "calls")
 NARROW = ("layer", "own ms", "share", "forward", "backward", "keeps")
@@ -22,7 +22,7 @@ _ABOUT = {
 
 def heading(found: LayerCosts) -> str:
     """What was done."""
-    under = ", ".join(f"{name}={value!r}" for name, value in found.settings.items())
+    under = arguments(found.settings)
     return (
         f"{found.step}: {milliseconds(found.seconds)} ms a step{f' under {under}' if under else ''}, "
         f"on {found.hardware.name}, torch {found.torch}."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._amounts import size
 from torchturbo._memory import words
 from torchturbo._memory.data import MemoryPlan
 from torchturbo._pictures.charts import Bar, Chart
 from torchturbo._pictures.page import Part, Rows, lines
+from torchturbo._words import size
 
 
 def charts(found: MemoryPlan) -> list[Chart]:

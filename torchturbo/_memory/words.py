@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._amounts import size
 from torchturbo._memory.data import MemoryPlan, MemoryUse
+from torchturbo._words import size
 
 COLUMNS = ("switch", "weights", "gradients", "optimizer", "activations", "peak", "saved")
 

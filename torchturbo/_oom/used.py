@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torchturbo._amounts import size
 from torchturbo._oom.freed import Freed
 from torchturbo._oom.struck import Phase
+from torchturbo._words import size
 from torchturbo.regions._here import thread
 
 

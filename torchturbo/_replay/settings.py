@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torchturbo._turbo import turbo
+from torchturbo._words import arguments
 from torchturbo.profiles import Profile
 
 Settings = Mapping[str, Any]
@@ -33,7 +34,7 @@ def around(settings: Settings) -> AbstractContextManager[object]:
 
 def told(settings: Settings) -> str:
     """Settings as they are written: ``profile='reproducible', seed=0``."""
-    return ", ".join(f"{name}={value!r}" for name, value in named(settings).items())
+    return arguments(named(settings))
 
 
 def named(settings: Settings) -> Settings:

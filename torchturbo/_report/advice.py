@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torchturbo._amounts import some
 from torchturbo._report.data import Block, Report, Row
 from torchturbo._report.findings import Checks
+from torchturbo._words import some
 from torchturbo.settings._base import TORCH
 
 CHECKS: Checks[Report] = Checks()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from torchturbo._amounts import size, some
 from torchturbo._catalogue import OPTIONS
 from torchturbo._report.data import Block, Report, Row
+from torchturbo._words import size, some
 from torchturbo.hardware import Cpu, Gpu, Hardware, Mps, Reading, Xpu
 from torchturbo.settings._base import Setting
 

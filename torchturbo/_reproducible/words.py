@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torchturbo._amounts import some
 from torchturbo._replay.record import place
+from torchturbo._words import arguments, some
 
 if TYPE_CHECKING:
     from torchturbo._reproducible.data import Difference, Price, Reproduction
@@ -28,9 +28,7 @@ def difference(its: Difference) -> str:
 
 def settings(found: Reproduction) -> str:
     """What a function ran under."""
-    if not found.settings:
-        return "as it is"
-    return "under " + ", ".join(f"{name}={value!r}" for name, value in found.settings.items())
+    return f"under {arguments(found.settings)}" if found.settings else "as it is"
 
 
 def heading(found: Reproduction) -> str:

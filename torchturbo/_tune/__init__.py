@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchturbo._amounts import seconds_of
 from torchturbo._tune.data import Tried, Tuned, Tuning
+from torchturbo._words import seconds_of
 from torchturbo.errors import OptionValueError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torchturbo._benchmark.data import Between, Drift
 from torchturbo._pictures import Pictured
+from torchturbo._words import arguments
 from torchturbo.hardware import Hardware
 from torchturbo.profiles import Profile
 
@@ -80,9 +81,7 @@ class Tuning(Pictured):
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return (
-            f"<Tuning: {len(self.tried)} tried, {', '.join(f'{k}={v!r}' for k, v in self.options.items()) or 'none'}>"
-        )
+        return f"<Tuning: {len(self.tried)} tried, {arguments(self.options) or 'none'}>"
 
 
 class Tuned(Profile):

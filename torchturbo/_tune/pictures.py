@@ -12,6 +12,7 @@ from torchturbo._pictures.charts import Bar, Chart, Look
 from torchturbo._pictures.page import Part, Rows, facts, lines
 from torchturbo._tune import words
 from torchturbo._tune.data import Tuning
+from torchturbo._words import arguments
 
 _LOOKS: dict[str, Look] = {"kept": "good", "drifts": "bad", "failed": "bad"}
 _BEST = "the best so far"
@@ -27,7 +28,7 @@ def speedups(found: Tuning) -> Chart | None:
     bars = []
     for its in found.tried:
         if its.speedup is not None:
-            bars.append(_bar(words.change(its.change), its.speedup, _look(its.outcome)))
+            bars.append(_bar(arguments(its.change), its.speedup, _look(its.outcome)))
     if found.speedup is not None:
         bars.append(_bar("all that were kept", found.speedup, "good"))
     return Chart("Speed-up of each change, on top of the best so far", tuple(bars), ((1.0, _BEST),)) if bars else None
@@ -40,7 +41,7 @@ def _bar(label: str, its: Between, look: Look) -> Bar:
 def drifts(found: Tuning) -> Chart | None:
     """How far what was tried is from the reference; None where nothing was compared."""
     bars = tuple(
-        Bar(words.change(its.change), far if isfinite(far) else 0.0, drift(its.drift), look=_look(its.outcome))
+        Bar(arguments(its.change), far if isfinite(far) else 0.0, drift(its.drift), look=_look(its.outcome))
         for its in found.tried
         if its.drift is not None and (far := its.drift.largest) is not None
     )

@@ -25,6 +25,7 @@ from torchturbo._replay.here import Here
 from torchturbo._tune.data import Outcome, Tried, Tuning
 from torchturbo._tune.space import Change, Uses, changes
 from torchturbo._turbo import turbo
+from torchturbo._words import arguments
 from torchturbo.errors import TargetError, in_a_line
 from torchturbo.profiles import Profile
 from torchturbo.regions.loading import made
@@ -140,8 +141,7 @@ class Climb:
         """
         for number, change in enumerate(planned):
             options, best, _ = self._chosen[-1]
-            told = ", ".join(f"{name}={value!r}" for name, value in change.items())
-            self._tell(f"{told} ({number + 1} of {len(planned)}, {max(0.0, self._left):.0f} s left)")
+            self._tell(f"{arguments(change)} ({number + 1} of {len(planned)}, {max(0.0, self._left):.0f} s left)")
             contender, about = who.only({**options, **change}), _of(change)
             if contender.values == best.contender.values or about <= contender.refused.keys():
                 why = "; ".join(dict.fromkeys(why for name, why in contender.refused.items() if name in about))

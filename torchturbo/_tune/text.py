@@ -12,6 +12,7 @@ from torchturbo._pictures.bars import Bars
 from torchturbo._sheet import indented, notes, table
 from torchturbo._tune import pictures, words
 from torchturbo._tune.data import Tuning
+from torchturbo._words import arguments
 
 _STYLES = {"kept": "green", "drifts": "yellow", "failed": "red"}
 _CHANGE = 30
@@ -39,7 +40,7 @@ def sheet(found: Tuning, width: int) -> Iterator[RenderableType]:
 
 def _table(found: Tuning) -> Table:
     tried = words.told_in_the_table(found)
-    longest = max((len(words.change(its.change)) for its in tried), default=0)
+    longest = max((len(arguments(its.change)) for its in tried), default=0)
     made = table(*words.COLUMNS, whole=("speed-up", "drift"))
     made.columns[0].min_width = min(longest, _CHANGE)
     for its in tried:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from torchturbo._amounts import milliseconds
 from torchturbo._benchmark.words import drift, speedup
 from torchturbo._tune.data import Tried, Tuning
+from torchturbo._words import arguments, milliseconds
 
 COLUMNS = ("change", "speed-up", "drift", "outcome")
 
@@ -15,12 +15,7 @@ def heading(found: Tuning) -> str:
     """What came out."""
     if found.speedup is None:
         return f"Nothing that was tried is surely faster than {found.step} as it is ({milliseconds(found.before)} ms)."
-    return f"{found.step} is {found.speedup.value:.2f} times as fast with {change(found.options)}."
-
-
-def change(options: Mapping[str, object]) -> str:
-    """Options as they are written: ``autocast='bf16', tf32=True``."""
-    return ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"{found.step} is {found.speedup.value:.2f} times as fast with {arguments(found.options)}."
 
 
 def about(found: Tuning) -> Iterator[str]:
@@ -51,7 +46,7 @@ def without_effect(found: Tuning) -> Iterator[str]:
     changes: dict[str, list[str]] = {}
     for its in found.tried:
         if its.outcome == "no effect" and its.why:
-            changes.setdefault(its.why, []).append(change(its.change))
+            changes.setdefault(its.why, []).append(arguments(its.change))
     yield from (f"no effect here: {'; '.join(each)}: {why}" for why, each in changes.items())
 
 
@@ -59,4 +54,4 @@ def cells(its: Tried) -> tuple[str, str, str, str]:
     """One row of the table."""
     # Of a few rounds nobody can say more than that.
     faster = "" if its.speedup is None else speedup(its.speedup, None)
-    return change(its.change), faster, drift(its.drift), f"{its.outcome}: {its.why}" if its.why else its.outcome
+    return arguments(its.change), faster, drift(its.drift), f"{its.outcome}: {its.why}" if its.why else its.outcome

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchturbo._amounts import seconds_of
 from torchturbo._tune_loader.data import Growth, LoaderTuning, TriedLoader
+from torchturbo._words import seconds_of
 from torchturbo.errors import OptionValueError, TargetError
 
 __all__ = ["Growth", "LoaderTuning", "TriedLoader", "tune_loader"]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torchturbo._benchmark.data import Between
 from torchturbo._told import Told
+from torchturbo._words import arguments
 from torchturbo.hardware import Hardware
 
 Outcome = Literal["chosen", "as fast", "slower", "too large", "failed", "no time"]
@@ -92,4 +93,4 @@ class LoaderTuning(Told):
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"<LoaderTuning: {len(self.tried)} tried, {', '.join(f'{k}={v!r}' for k, v in self.best.items())}>"
+        return f"<LoaderTuning: {len(self.tried)} tried, {arguments(self.best)}>"

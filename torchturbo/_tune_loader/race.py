@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 
-from torchturbo._amounts import size
 from torchturbo._benchmark.ratios import ratios
 from torchturbo._tune_loader import words
 from torchturbo._tune_loader.data import Outcome
 from torchturbo._tune_loader.loaders import Source
 from torchturbo._tune_loader.measure import Meter, Visit
+from torchturbo._words import size
 from torchturbo.errors import in_a_line
 from torchturbo.hardware import _room
 

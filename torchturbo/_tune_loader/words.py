@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torchturbo._amounts import size, some, time
 from torchturbo._benchmark.data import Between
 from torchturbo._tune_loader.data import Growth, LoaderTuning, TriedLoader
+from torchturbo._words import arguments, size, some, time
 
 if TYPE_CHECKING:
     from torchturbo._tune_loader.loaders import Source
@@ -19,7 +19,7 @@ COLUMNS = ("settings", "batches/s", "first batch", "epoch", "memory", "outcome")
 def options(its: Mapping[str, Any]) -> str:
     """Settings as they are written, but those that change nothing: ``num_workers=2, prefetch_factor=4``."""
     plain = {"prefetch_factor": 2, "persistent_workers": False, "pin_memory": False}
-    return ", ".join(f"{name}={value!r}" for name, value in its.items() if plain.get(name) != value)
+    return arguments({name: value for name, value in its.items() if plain.get(name) != value})
 
 
 def workers(number: int) -> str:
@@ -93,7 +93,7 @@ def _grows(number: int) -> str:
 
 def heading(found: LoaderTuning) -> str:
     """What came out."""
-    return f"DataLoader(..., {', '.join(f'{name}={value!r}' for name, value in found.best.items())})"
+    return f"DataLoader(..., {arguments(found.best)})"
 
 
 def about(found: LoaderTuning) -> Iterator[str]:

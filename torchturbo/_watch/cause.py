@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from torchturbo._amounts import some
 from torchturbo._watch.lines import Line
 from torchturbo._watch.timeline import Times
+from torchturbo._words import some
 
 _STEPS = 3
 """Steps that are in what is judged, at least: one can be anything."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from torchturbo._amounts import clock, short, size, some
 from torchturbo._watch.data import Loop, Seen
+from torchturbo._words import clock, short, size, some
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

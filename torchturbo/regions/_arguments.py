@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from torch.utils.data import DataLoader
 
-from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
+from torchturbo._words import some
 from torchturbo.errors import in_a_line
 from torchturbo.hardware import Hardware, detect
 from torchturbo.regions._asking import Asked, Asking

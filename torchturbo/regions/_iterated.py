@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
-from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
+from torchturbo._words import some
 from torchturbo.hardware import detect
 from torchturbo.regions._ahead import Ahead, fetching, is_fetching
 from torchturbo.regions._asking import Asked, Asking

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.utils.data import dataloader, get_worker_info
 
-from torchturbo._amounts import some
 from torchturbo._dynamo import untraced
+from torchturbo._words import some
 from torchturbo.regions._asking import Asked, Asking
 from torchturbo.regions._calls import Exchange, code_like
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset, get_worker_info
 
-from torchturbo._amounts import size
+from torchturbo._words import size
 from torchturbo.errors import in_a_line
 from torchturbo.hardware import _room, detect
 from torchturbo.regions._datasets import copied_bytes, unfit, written_by

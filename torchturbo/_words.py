@@ -1,9 +1,10 @@
-"""Amounts in words, and words as amounts: bytes, seconds, and how many there are of something."""
+"""What stands in many sentences: bytes, times, counts and options; and the amounts that words of users stand for."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from numbers import Real
 
 from torchturbo.errors import OptionValueError
@@ -82,6 +83,15 @@ def some(count: int, thing: str) -> str:
         thing: one of them, whose plural ends in "s".
     """
     return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
+def arguments(options: Mapping[str, object]) -> str:
+    """Options as a call has them: ``autocast='bf16', tf32=True``.
+
+    Args:
+        options: by name.
+    """
+    return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Amounts in words, and words as amounts."""
+"""What stands in many sentences, and the amounts that words of users stand for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from torchturbo._amounts import bytes_of, clock, milliseconds, seconds_of, short, size, some, time
+from torchturbo._words import arguments, bytes_of, clock, milliseconds, seconds_of, short, size, some, time
 from torchturbo.errors import OptionValueError
 
 
@@ -40,6 +40,7 @@ def test_numbers_in_words() -> None:
         "2.5M",
         "3G",
     ]
+    assert arguments({"autocast": "bf16", "tf32": True}) == "autocast='bf16', tf32=True"
     assert [some(each, "core") for each in (0, 1, 2000)] == ["0 cores", "1 core", "2,000 cores"]
 
 
