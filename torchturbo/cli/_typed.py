@@ -5,7 +5,7 @@ It has to answer before torch could be imported, so the words are those of `torc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -97,3 +97,12 @@ class MachineName(_Type):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The machines that begin so."""
         return _items(incomplete, _words.MACHINES, {})
+
+
+def set_option(help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command ``--set OPTION=VALUE``, any number of times, as its argument ``options``.
+
+    Args:
+        help: what it is for.
+    """
+    return click.option("--set", "options", type=OptionAndValue(), metavar="OPTION=VALUE", multiple=True, help=help)

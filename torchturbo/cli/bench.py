@@ -9,7 +9,7 @@ import click
 
 from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._step import chosen, measured, of_a_step, refuse_no_folder, said, written
-from torchturbo.cli._typed import OptionAndValue, ProfileName
+from torchturbo.cli._typed import ProfileName, set_option
 from torchturbo.errors import TurboError
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -20,14 +20,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--profiles", metavar="NAME,...", help="What to compare.  [default: fast,max; with --set these options alone]"
 )
-@click.option(
-    "--set",
-    "options",
-    type=OptionAndValue(),
-    metavar="OPTION=VALUE",
-    multiple=True,
-    help="An option that beats each profile's; again for another one.",
-)
+@set_option("An option that beats each profile's; again for another one.")
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="How long the rounds may take.")
 @click.option("--one-at-a-time", is_flag=True, help="Measure too what each option of the last profile buys.")
 @click.option(

@@ -11,7 +11,7 @@ import click
 
 from torchturbo.cli._answer import as_json, tell
 from torchturbo.cli._step import chosen, measured, of_a_step, refuse_no_folder, written
-from torchturbo.cli._typed import OptionAndValue, ProfileName
+from torchturbo.cli._typed import ProfileName, set_option
 from torchturbo.cli._words import PROFILES
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @of_a_step
 @click.option("--profile", type=ProfileName(), metavar="NAME", help="The profile that it runs under; else none.")
-@click.option(
-    "--set",
-    "options",
-    type=OptionAndValue(),
-    metavar="OPTION=VALUE",
-    multiple=True,
-    help="An option that it runs under; again for another one.",
-)
+@set_option("An option that it runs under; again for another one.")
 @click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="How many steps are measured.")
 @click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many layers are shown.")
 @click.option("--trace", type=_FILE, help="Write a trace of one step for ui.perfetto.dev (.json or .json.gz).")

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from torchturbo.cli import Launch
-from torchturbo.cli._typed import OptionAndValue, ProfileName
+from torchturbo.cli._typed import ProfileName, set_option
 from torchturbo.errors import OptionValueError, TurboError
 
 if TYPE_CHECKING:
@@ -75,14 +75,7 @@ class _Run(click.Command):
 @click.option(
     "--profile", type=ProfileName(), metavar="NAME", help="A profile, built in or from a file; in code's blocks too."
 )
-@click.option(
-    "--set",
-    "options",
-    type=OptionAndValue(),
-    metavar="OPTION=VALUE",
-    multiple=True,
-    help="An option; again for another one.",
-)
+@set_option("An option; again for another one.")
 @click.option("--seed", metavar="S", help="The same as --set seed=S.")
 @click.option("--monitor", is_flag=True, help="Watch its loops over data loaders; the same as --set monitor=true.")
 @click.option("--report", is_flag=True, help="At the end, say on stderr what is in force, and who asked for it.")
