@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -17,6 +16,7 @@ from torchturbo._cached import blob
 from torchturbo._cached.kept import END, Kept
 from torchturbo._cached.proof import Streams
 from torchturbo.errors import CacheError
+from torchturbo.hardware import place
 from torchturbo.regions._seeding import now
 
 SAMPLES = 3
@@ -201,10 +201,8 @@ def prove_passes(cached: Passes) -> None:
 def whose() -> str:
     """Whose pass it is: each worker of each process may go through another part."""
     worker = get_worker_info()
-    of_worker = "" if worker is None else f"worker {worker.id} of {worker.num_workers} "
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return f"{of_worker}rank {torch.distributed.get_rank()} of {torch.distributed.get_world_size()}"
-    return f"{of_worker}rank {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)}"
+    of_worker, here = "" if worker is None else f"worker {worker.id} of {worker.num_workers} ", place()
+    return f"{of_worker}rank {here.rank} of {here.size}"
 
 
 def draw_as(loader: Any) -> None:

@@ -8,7 +8,8 @@ from torchturbo._watch.cause import Loading, Window, cause_of
 from torchturbo._watch.timeline import COMPUTING, OPTIMIZER, WAITING
 from torchturbo.errors import WatchWarning
 from torchturbo.hardware import _room, detect
-from torchturbo.regions._workers import decided, processes_here
+from torchturbo.hardware._ranks import processes_here
+from torchturbo.regions._workers import decided
 from torchturbo.settings._callers import users_frame, warn_at
 
 if TYPE_CHECKING:

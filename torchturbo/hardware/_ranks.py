@@ -31,3 +31,9 @@ def place() -> Place:
     if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
         return Place(int(rank), int(size))
     return ALONE
+
+
+def processes_here() -> int:
+    """How many processes of one launch share this machine, as torchrun says."""
+    told = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(told)) if told.isdecimal() else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Sized
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDatas
 from torchturbo._words import size
 from torchturbo.errors import in_a_line
 from torchturbo.hardware import _room, detect
+from torchturbo.hardware._ranks import processes_here
 from torchturbo.regions._datasets import copied_bytes, unfit, written_by
 
 _AT_MOST = 8
@@ -117,12 +117,6 @@ def _within_memory(number: int, why: str, dataset: Any, processes: int) -> tuple
     if room >= number:
         return number, why
     return room, f"each may come to copy {size(copied)} of the dataset, and {size(free)} are free"
-
-
-def processes_here() -> int:
-    """How many processes of one launch share this machine."""
-    told = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, int(told)) if told.isdecimal() else 1
 
 
 def _in_memory(dataset: Any) -> bool:
