@@ -208,7 +208,7 @@ def test_auto_looks_at_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     files = Holding([f"/a/path/to/an/image/{number:09}.jpeg" for number in range(20_000)])
     assert text(files).startswith("num_workers=8")
     monkeypatch.setattr(_room, "memory", lambda: 12 * 2**20)
-    assert text(files) == "num_workers=3: each may come to copy 2 MiB of the dataset, and 12 MiB are free"
+    assert text(files) == "num_workers=3: each may come to copy 1.75 MiB of the dataset, and 12 MiB are free"
     monkeypatch.setattr(_room, "memory", lambda: 2**20)
     assert text(files).startswith("no workers: each may come to copy")
     monkeypatch.setattr(_room, "memory", lambda: None)

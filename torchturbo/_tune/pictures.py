@@ -7,7 +7,6 @@ from math import isfinite
 
 from torchturbo._benchmark.data import Between
 from torchturbo._benchmark.words import drift, speedup
-from torchturbo._measured import machine
 from torchturbo._pictures.charts import Bar, Chart, Look
 from torchturbo._pictures.page import Part, Rows, facts, lines
 from torchturbo._tune import words
@@ -67,5 +66,5 @@ def page(found: Tuning) -> Iterator[Part]:
     yield from charts(found)
     yield lines("Notes", (*words.without_effect(found), *found.notes))
     its = found.hardware
-    on = {"machine": machine(its), "torch": found.torch, "Python": its.build.python, "platform": its.build.platform}
+    on = {"machine": its.name, "torch": found.torch, "Python": its.build.python, "platform": its.build.platform}
     yield facts("Measured on", on | {"date": found.date})
