@@ -72,20 +72,7 @@ class Batch:
         Args:
             which: those samples.
         """
-
-        def cut(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                is_one = not isinstance(value, nn.Parameter) and bool(value.dim()) and len(value) == self.samples
-                return value[which] if is_one else value
-            if (
-                isinstance(value, list)
-                and len(value) == self.samples
-                and all(isinstance(each, _PLAIN) for each in value)
-            ):
-                return value[which]
-            return INSIDE
-
-        cutting = Changing(cut)
+        cutting = _Cutting(which, self.samples)
         own = self._args[: self._own]
         others = {name: cutting.of(value) for name, value in self._kwargs.items()}
         return (*own, *map(cutting.of, self._args[self._own :])), others
@@ -110,6 +97,28 @@ def parts(samples: int, count: int) -> list[slice]:
         found.append(slice(at, end))
         at = end
     return found
+
+
+class _Cutting(Changing):
+    """Takes some samples out of a batch.
+
+    Args:
+        which: those samples.
+        samples: how many the batch has.
+    """
+
+    def __init__(self, which: slice, samples: int) -> None:
+        super().__init__()
+        self._which, self._samples = which, samples
+
+    def change(self, value: Any) -> Any:
+        """Some of a tensor, or of a list of texts and numbers."""
+        if isinstance(value, Tensor):
+            is_one = not isinstance(value, nn.Parameter) and bool(value.dim()) and len(value) == self._samples
+            return value[self._which] if is_one else value
+        if isinstance(value, list) and len(value) == self._samples and all(isinstance(each, _PLAIN) for each in value):
+            return value[self._which]
+        return INSIDE
 
 
 def _is_method(function: Callable[..., Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
-from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
+from collections.abc import Mapping, MutableMapping, MutableSequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -32,21 +32,7 @@ def sent(batch: Any, lane: Lane, load: Load) -> Any:
         lane: the way.
         load: is told what is made and read.
     """
-
-    def send(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value if value.device == lane.device else lane.copied(value, load)
-        if isinstance(value, PackedSequence):
-            # Where the sequences end is the CPU's to know.
-            data, at, back = map(changing.of, (value.data, value.sorted_indices, value.unsorted_indices))
-            return type(value)(data, value.batch_sizes, at, back)
-        kind: Any = type(value)
-        if not isinstance(value, dict | UserDict) and moves_itself(kind):
-            return lane.moved(value, load)
-        return INSIDE
-
-    changing = Changing(send)
-    return changing.of(batch)
+    return _Sending(lane, load).of(batch)
 
 
 def inside(value: Any) -> dict[Any, Any] | None:
@@ -69,14 +55,21 @@ def inside(value: Any) -> dict[Any, Any] | None:
 class Changing:
     """Makes of a batch one with other things in it. The batch stays as it is, and so does what nothing changes in.
 
-    Args:
-        change: what is to stand in the place of a value: it, another one, or `INSIDE`.
+    What is changed is for a class of its own to say. No function is given instead: one that comes back to this would
+    keep whole batches until the collector comes by.
     """
 
-    def __init__(self, change: Callable[[Any], Any]) -> None:
-        self._change = change
+    def __init__(self) -> None:
         # With what was changed, which keeps its identity from being given to something else meanwhile.
         self._known: dict[int, tuple[Any, Any]] = {}
+
+    def change(self, value: Any) -> Any:
+        """What is to stand in the place of a value: it, another one, or `INSIDE`.
+
+        Args:
+            value: what is in the batch.
+        """
+        raise NotImplementedError
 
     def of(self, value: Any) -> Any:
         """What stands in the place of a value.
@@ -94,7 +87,7 @@ class Changing:
         return known[1]
 
     def _new(self, value: Any) -> Any:
-        new = self._change(value)
+        new = self.change(value)
         if new is not INSIDE:
             return new
         if isinstance(value, Mapping):
@@ -152,3 +145,22 @@ class Changing:
             # As one that is frozen would not have it.
             object.__setattr__(made, name, its)
         return made
+
+
+class _Sending(Changing):
+    def __init__(self, lane: Lane, load: Load) -> None:
+        super().__init__()
+        self._lane, self._load = lane, load
+
+    def change(self, value: Any) -> Any:
+        """Tensors, and what moves itself, on their way."""
+        if isinstance(value, Tensor):
+            return value if value.device == self._lane.device else self._lane.copied(value, self._load)
+        if isinstance(value, PackedSequence):
+            # Where the sequences end is the CPU's to know.
+            data, at, back = map(self.of, (value.data, value.sorted_indices, value.unsorted_indices))
+            return type(value)(data, value.batch_sizes, at, back)
+        kind: Any = type(value)
+        if not isinstance(value, dict | UserDict) and moves_itself(kind):
+            return self._lane.moved(value, self._load)
+        return INSIDE
