@@ -114,7 +114,7 @@ def test_the_fewest_workers_that_are_as_fast_are_chosen(machine: Any) -> None:
     assert its.speedup.value > 4
     outcomes = {tried.options["num_workers"]: tried.outcome for tried in reversed(its.tried)}
     assert outcomes == {0: "slower", 1: "slower", 2: "slower", 4: "chosen", 8: "as fast"}
-    assert "An epoch of 3200 batches takes 7.7 s with num_workers=4, and 10.7 s with 2 workers." in its.why
+    assert "An epoch of 3200 batches takes 7.66 s with num_workers=4, and 10.7 s with 2 workers." in its.why
     assert "With 8 workers it is no faster" in its.why
 
 
@@ -123,7 +123,7 @@ def test_workers_are_enough_where_waiting_ends(machine: Any) -> None:
     assert found().best["num_workers"] > 8  # more than there are cores, since more were worth it each time
     its = found(step_seconds=0.006)
     assert its.best["num_workers"] == 1
-    assert "A batch comes each 5.0 ms, and a step takes 6.0 ms: there is no waiting." in its.why
+    assert "A batch comes each 5 ms, and a step takes 6 ms: there is no waiting." in its.why
 
 
 def test_what_it_takes_to_start_counts_in_a_short_epoch(machine: Any) -> None:
@@ -137,7 +137,7 @@ def test_workers_stay_where_that_saves_time_and_do_not_where_memory_grows(machin
     machine(fast, restart=0.01)
     its = found()
     assert its.best["persistent_workers"] is True
-    assert "Workers stay from epoch to epoch: the first batch comes after 1.0 s, and after 10.0 ms" in its.why
+    assert "Workers stay from epoch to epoch: the first batch comes after 1 s, and after 10 ms" in its.why
     machine(fast, restart=0.99)
     assert found().best["persistent_workers"] is False
     machine(fast, restart=0.01, grows=5 * MIB)
