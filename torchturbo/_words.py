@@ -139,4 +139,6 @@ def _meant(asked: object, units: dict[str, int]) -> float:
     if isinstance(asked, str):
         found = _TEXT.fullmatch(asked)
         return float(found[1]) * units[found[2].lower()] if found and found[2].lower() in units else math.nan
-    return float(asked) if isinstance(asked, Real) and type(asked) is not bool else math.nan
+    if isinstance(asked, bool) or not isinstance(asked, Real):
+        return math.nan
+    return float(asked)
