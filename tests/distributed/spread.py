@@ -1,15 +1,11 @@
-"""What `distribute`, `shard` and checkpoints do on several ranks: each rank writes what it ended with.
-
-``torchrun -m tests.distributed.spread FOLDER``, which the tests do once for all of them.
-"""
+"""What `distribute`, `shard` and checkpoints do on several ranks."""
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,13 +15,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-import torchturbo
-from tests.distributed.ranks import whole_parameters
+from tests.distributed.parameters import whole_parameters
+from tests.distributed.started import Cases, Result
 from torchturbo import distribute, distribution_of, load_checkpoint, save_checkpoint, shard, turbo
 from torchturbo._distribute import Sharded
 from torchturbo.errors import AccumulationError, CheckpointError, DistributedError, TargetError
 
-Result = dict[str, Any]
 SAMPLES, BATCH, EPOCHS = 21, 8, 2
 """The last batch of an epoch has 5 samples: 3 and 2 on two ranks; 2, 1, 1 and 1 on four."""
 
@@ -401,68 +396,49 @@ SENT_BF16 = {"gradient_dtype": torch.bfloat16}
 COMPILED = {"autocast": None, "compile": {"backend": "aot_eager"}}
 
 
-def cases(folder: Path, others: Path | None) -> dict[str, Callable[[], Result]]:
+def cases(folder: Path, alone: Path) -> Cases:
     """Everything, by name."""
-    found: dict[str, Callable[[], Result]] = {
-        "whole": lambda: whole(FP32),
-        "whole bf16": lambda: whole(BF16, "sgd"),
-        "whole fp16 sgd": lambda: whole(FP16, "sgd", overflows=True),
-        "whole fp16": lambda: whole(FP16, overflows=True),
-        "whole accumulate": lambda: accumulated("none", FP32, whole=True),
-        "whole accumulate rest": lambda: accumulated("none", FP32, whole=True, count=6),
-        "whole accumulate ahead": lambda: accumulated("none", FP32, whole=True, how=ahead),
+    found: Cases = {
+        "whole": partial(whole, FP32),
+        "whole bf16": partial(whole, BF16, "sgd"),
+        "whole fp16 sgd": partial(whole, FP16, "sgd", overflows=True),
+        "whole fp16": partial(whole, FP16, overflows=True),
+        "whole accumulate": partial(accumulated, "none", FP32, whole=True),
+        "whole accumulate rest": partial(accumulated, "none", FP32, whole=True, count=6),
+        "whole accumulate ahead": partial(accumulated, "none", FP32, whole=True, how=ahead),
         "by hand": by_hand,
-        "by hand clip": lambda: by_hand(clip=0.1),
+        "by hand clip": partial(by_hand, clip=0.1),
         "orders": orders,
-        "whole in a row": lambda: in_a_row("none"),
-        "failing": lambda: failing(folder),
+        "whole in a row": partial(in_a_row, "none"),
+        "failing": partial(failing, folder),
         "errors": errors,
         "tied": tied,
-        "in an accumulating block": lambda: in_an_accumulating_block(folder),
-        "auto": lambda: spread("auto", FP32),
-        "fsdp mixed": lambda: spread("fsdp", FP32, {"mixed_precision": torch.bfloat16}, "sgd"),
-        "fsdp accumulate whole": lambda: accumulated("fsdp", FP32, whole_sums=True),
-        "fsdp accumulate whole fp16": lambda: accumulated("fsdp", FP16, whole_sums=True),
-        "fsdp accumulate whole rest": lambda: accumulated("fsdp", FP32, whole_sums=True, count=6),
-        "ddp accumulate clip": lambda: accumulated("ddp", FP32, clip=0.1),
+        "in an accumulating block": partial(in_an_accumulating_block, folder),
+        "auto": partial(spread, "auto", FP32),
+        "fsdp mixed": partial(spread, "fsdp", FP32, {"mixed_precision": torch.bfloat16}, "sgd"),
+        "fsdp accumulate whole": partial(accumulated, "fsdp", FP32, whole_sums=True),
+        "fsdp accumulate whole fp16": partial(accumulated, "fsdp", FP16, whole_sums=True),
+        "fsdp accumulate whole rest": partial(accumulated, "fsdp", FP32, whole_sums=True, count=6),
+        "ddp accumulate clip": partial(accumulated, "ddp", FP32, clip=0.1),
         "clipped rest": clipped_rest,
-        "ddp accumulate compiled": lambda: accumulated("ddp", COMPILED),
-        "ddp accumulate fp16": lambda: accumulated("ddp", FP16),
-        "ddp accumulate ahead": lambda: accumulated("ddp", FP32, how=ahead),
+        "ddp accumulate compiled": partial(accumulated, "ddp", COMPILED),
+        "ddp accumulate fp16": partial(accumulated, "ddp", FP16),
+        "ddp accumulate ahead": partial(accumulated, "ddp", FP32, how=ahead),
     }
     for strategy in ("ddp", "fsdp"):
         found |= {
-            strategy: lambda strategy=strategy: spread(strategy, FP32),  # type: ignore[misc]
-            f"{strategy} bf16": lambda strategy=strategy: spread(strategy, BF16, None, "sgd"),  # type: ignore[misc]
-            f"{strategy} fp16": lambda strategy=strategy: spread(strategy, FP16, overflows=True),  # type: ignore[misc]
-            f"{strategy} sent bf16": lambda strategy=strategy: spread(strategy, FP16, SENT_BF16, "sgd", overflows=True),  # type: ignore[misc]
-            f"{strategy} accumulate": lambda strategy=strategy: accumulated(strategy, FP32),  # type: ignore[misc]
-            f"{strategy} accumulate rest": lambda strategy=strategy: accumulated(strategy, FP32, count=6),  # type: ignore[misc]
-            f"{strategy} compiled": lambda strategy=strategy: spread(strategy, COMPILED),  # type: ignore[misc]
-            f"{strategy} in a row": lambda strategy=strategy: in_a_row(strategy),  # type: ignore[misc]
-            f"{strategy} untouched": lambda strategy=strategy: untouched(strategy, folder),  # type: ignore[misc]
-            f"{strategy} saved": lambda strategy=strategy: saved(strategy, folder),  # type: ignore[misc]
+            strategy: partial(spread, strategy, FP32),
+            f"{strategy} bf16": partial(spread, strategy, BF16, None, "sgd"),
+            f"{strategy} fp16": partial(spread, strategy, FP16, overflows=True),
+            f"{strategy} sent bf16": partial(spread, strategy, FP16, SENT_BF16, "sgd", overflows=True),
+            f"{strategy} accumulate": partial(accumulated, strategy, FP32),
+            f"{strategy} accumulate rest": partial(accumulated, strategy, FP32, count=6),
+            f"{strategy} compiled": partial(spread, strategy, COMPILED),
+            f"{strategy} in a row": partial(in_a_row, strategy),
+            f"{strategy} untouched": partial(untouched, strategy, folder),
+            f"{strategy} saved": partial(saved, strategy, folder),
         }
-    for before, after in (("ddp", "ddp"), ("ddp", "fsdp"), ("fsdp", "ddp")):
-        path = folder / f"{before}-{dist.get_world_size()}"
-        found[f"{path.name} -> {after}"] = lambda path=path, after=after: resumed(after, path)  # type: ignore[misc]
-    if others is not None:
-        for path in sorted(others.glob("*-*")):
-            for strategy in ("ddp", "fsdp"):
-                found[f"{path.name} -> {strategy}"] = lambda path=path, strategy=strategy: resumed(strategy, path)  # type: ignore[misc]
-    return found
-
-
-def main(folder: Path, others: Path | None = None) -> None:
-    """Runs all, and saves what this process ended with."""
-    assert torchturbo.distribute(nn.Linear(1, 1), "ddp") is not None  # starts the group
-    found = {name: run() for name, run in cases(folder, others).items()}
-    torch.save(found, folder / f"{dist.get_rank()}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(*map(Path, sys.argv[1:]))
-    # What a group of processes leaves running would wait for the others.
-    sys.stdout.flush()
-    os._exit(0)
+    ranks = dist.get_world_size()
+    paths = [(folder / f"ddp-{ranks}", "ddp"), (folder / f"ddp-{ranks}", "fsdp"), (folder / f"fsdp-{ranks}", "ddp")]
+    paths += [(path, strategy) for path in sorted(alone.glob("*-*")) for strategy in ("ddp", "fsdp")]
+    return found | {f"{path.name} -> {after}": partial(resumed, after, path) for path, after in paths}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,64 +12,26 @@ from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from tests.distributed import spread
-from tests.distributed.ranks import whole_parameters
-from torchturbo import save_checkpoint, turbo
-
-ROOT = Path(__file__).parents[2]
+from tests.distributed.parameters import apart, same, whole_parameters
+from tests.distributed.started import Result, Start
 
 
 class Found(NamedTuple):
-    """What has come of a start of processes: by rank and case, where their files are, and the run of one process."""
+    """What has come of a start of processes: by rank and case, and where a run of one process ends."""
 
-    ranks: list[dict[str, dict[str, Any]]]
-    folder: Path
-    alone: Path
+    ranks: list[dict[str, Result]]
     end: list[Tensor]
 
 
-def _alone(folder: Path) -> list[Tensor]:
-    """A checkpoint of one process, and where that one ends."""
-    module, batches = spread.model(), spread.loader()
-    optimizer = spread.optimizer_of(module)
-    with turbo("exact", num_threads=1, **spread.FP16) as active:
-        spread.train(module, batches, optimizer, epochs=1, overflows=True)
-        save_checkpoint(folder / "alone-1", module, optimizer, active=active, extra={"epoch": 1})
-        spread.train(module, batches, optimizer, epochs=1)
-    return whole_parameters(module)
-
-
-def _started(processes: int, folder: Path, alone: Path, end: list[Tensor]) -> Found:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [*torchrun, "-m", "tests.distributed.spread", str(folder), str(alone)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return Found([torch.load(folder / f"{rank}.pt") for rank in range(processes)], folder, alone, end)
-
-
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
+def found(request: pytest.FixtureRequest, start: Start) -> Found:
     """What each process ended with, by case."""
-    alone = tmp_path_factory.mktemp("alone")
-    end = _alone(alone)
-    return _started(request.param, tmp_path_factory.mktemp("ranks"), alone, end)
-
-
-def _apart(one: list[Tensor], other: list[Tensor]) -> float:
-    return max(float((mine - its).abs().max()) for mine, its in zip(one, other, strict=True))
+    its = start(request.param)
+    return Found([each["spread"] for each in its.ranks], its.end)
 
 
 def _flat(lists: Iterable[list[int]]) -> list[int]:
     return [each for its in lists for each in its]
-
-
-def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(mine, its) for mine, its in zip(one, other, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -83,7 +42,7 @@ def test_all_ranks_end_with_the_same(found: Found) -> None:
     # Of those that run on one rank alone, losses of one of them overflow.
     cases = [case for case in first if "parameters" in first[case] and not case.startswith("whole")]
     assert [
-        case for case in cases for its in others if not _same(first[case]["parameters"], its[case]["parameters"])
+        case for case in cases for its in others if not same(first[case]["parameters"], its[case]["parameters"])
     ] == []
 
 
@@ -108,14 +67,14 @@ STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_loop_ends_near_that_of_one_process(found: Found, strategy: str, how: str, whole: str, within: float) -> None:
     mine, its = found.ranks[0][strategy + how], found.ranks[0][whole]
     # Two of the last three batches of both epochs are uneven between the ranks.
-    assert _apart(mine["parameters"], its["parameters"]) <= within
+    assert apart(mine["parameters"], its["parameters"]) <= within
     assert mine.get("scale") == its.get("scale")
 
 
 @STRATEGIES
 def test_an_uneven_batch_weighs_each_gradient_once(found: Found, strategy: str) -> None:
     for its in found.ranks:
-        assert _apart(its[f"{strategy} in a row"]["parameters"], its["whole in a row"]["parameters"]) < 1e-6
+        assert apart(its[f"{strategy} in a row"]["parameters"], its["whole in a row"]["parameters"]) < 1e-6
 
 
 def test_an_overflow_of_one_rank_is_one_of_all(found: Found) -> None:
@@ -125,20 +84,20 @@ def test_an_overflow_of_one_rank_is_one_of_all(found: Found) -> None:
 
 def test_the_strategies_have_the_same_bits(found: Found) -> None:
     if len(found.ranks) == 2:  # gloo adds four up in another order for shards
-        assert _same(found.ranks[0]["ddp"]["parameters"], found.ranks[0]["fsdp"]["parameters"])
-    assert _same(found.ranks[0]["ddp"]["parameters"], found.ranks[0]["auto"]["parameters"])
+        assert same(found.ranks[0]["ddp"]["parameters"], found.ranks[0]["fsdp"]["parameters"])
+    assert same(found.ranks[0]["ddp"]["parameters"], found.ranks[0]["auto"]["parameters"])
 
 
 def test_gradients_are_sent_in_half_the_bytes(found: Found) -> None:
     for strategy in ("ddp", "fsdp"):
         its = found.ranks[0]
         assert its[f"{strategy} sent bf16"]["told"]["gradient_dtype"] == "bfloat16"
-        assert not _same(its[f"{strategy} sent bf16"]["parameters"], its["whole fp16 sgd"]["parameters"])
+        assert not same(its[f"{strategy} sent bf16"]["parameters"], its["whole fp16 sgd"]["parameters"])
 
 
 def test_fsdp_computes_in_the_precision_of_its_own(found: Found) -> None:
     its = found.ranks[0]
-    assert 0 < _apart(its["fsdp mixed"]["parameters"], its["whole bf16"]["parameters"]) <= 5e-3
+    assert 0 < apart(its["fsdp mixed"]["parameters"], its["whole bf16"]["parameters"]) <= 5e-3
 
 
 def test_repeated_blocks_are_sharded_one_by_one_and_tied_weights_with_the_rest(found: Found) -> None:
@@ -146,7 +105,7 @@ def test_repeated_blocks_are_sharded_one_by_one_and_tied_weights_with_the_rest(f
     assert its["fsdp"]["told"]["units"] == 2
     assert "FSDPBlock" in its["fsdp"]["classes"]
     assert (its["tied"]["units"], its["tied"]["tied"]) == (0, True)
-    assert _apart(its["tied"]["parameters"], its["tied"]["reference"]) <= 1e-6
+    assert apart(its["tied"]["parameters"], its["tied"]["reference"]) <= 1e-6
 
 
 def test_it_is_told_how_a_model_stands(found: Found) -> None:
@@ -174,7 +133,7 @@ def test_micro_batches_are_reduced_once_for_each_step(found: Found) -> None:
 @pytest.mark.parametrize("how", ["", " clip"])
 def test_accumulation_has_the_bits_of_no_sync(found: Found, how: str) -> None:
     its = found.ranks[0]
-    assert _same(its[f"ddp accumulate{how}"]["parameters"], its[f"by hand{how}"]["parameters"])
+    assert same(its[f"ddp accumulate{how}"]["parameters"], its[f"by hand{how}"]["parameters"])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +148,7 @@ def test_accumulation_has_the_bits_of_no_sync(found: Found, how: str) -> None:
     ],
 )
 def test_what_was_not_reduced_is_before_the_step(found: Found, ours: str, whole: str, within: float) -> None:
-    assert _apart(found.ranks[0][ours]["parameters"], found.ranks[0][whole]["parameters"]) <= within
+    assert apart(found.ranks[0][ours]["parameters"], found.ranks[0][whole]["parameters"]) <= within
 
 
 def test_what_was_clipped_by_each_rank_alone_is_told(found: Found) -> None:
@@ -207,10 +166,10 @@ def test_a_run_goes_on_from_a_checkpoint_of_another_kind(found: Found, before: s
     mine = found.ranks[0][f"{before}-{ranks} -> {after}"]
     end = found.end if before == "alone" else found.ranks[0][f"{before} saved"]["parameters"]
     if before != "alone":
-        assert _same(mine["at"], found.ranks[0][f"{before} saved"]["at"])
+        assert same(mine["at"], found.ranks[0][f"{before} saved"]["at"])
     if before == after:
-        assert _same(mine["parameters"], end)
-    assert _apart(mine["parameters"], end) <= 1e-3
+        assert same(mine["parameters"], end)
+    assert apart(mine["parameters"], end) <= 1e-3
     assert (mine["extra"], mine["scale"]) == ({"epoch": 1}, 512.0)
 
 
@@ -218,8 +177,8 @@ def test_a_run_goes_on_from_a_checkpoint_of_another_kind(found: Found, before: s
 def test_one_process_goes_on_from_a_checkpoint_of_several(found: Found, strategy: str) -> None:
     path = Path(found.ranks[0][f"{strategy} saved"]["path"])
     mine = spread.resumed("auto", path)
-    assert _same(mine["at"], found.ranks[0][f"{strategy} saved"]["at"])
-    assert _apart(mine["parameters"], found.ranks[0][f"{strategy} saved"]["parameters"]) <= 1e-3
+    assert same(mine["at"], found.ranks[0][f"{strategy} saved"]["at"])
+    assert apart(mine["parameters"], found.ranks[0][f"{strategy} saved"]["parameters"]) <= 1e-3
     assert not [each for each in path.parent.iterdir() if each.suffix in (".writing", ".former")]
 
 
@@ -228,7 +187,7 @@ def test_plain_pytorch_reads_it(found: Found, tmp_path: Path) -> None:
     dcp_to_torch_save(found.ranks[0]["fsdp saved"]["path"], file)
     module = spread.model(7)
     module.load_state_dict(torch.load(file)["model"])
-    assert _same(whole_parameters(module), found.ranks[0]["fsdp saved"]["at"])
+    assert same(whole_parameters(module), found.ranks[0]["fsdp saved"]["at"])
 
 
 def test_micro_batches_that_wait_are_not_saved(found: Found) -> None:
@@ -240,7 +199,7 @@ def test_what_has_no_state_is_saved_without_and_loaded_without(found: Found, str
     its = found.ranks[0][f"{strategy} untouched"]
     assert its["states"] == 2
     for how in ("saved", "loaded"):
-        assert _same(its[how], its["parameters"]), how
+        assert same(its[how], its["parameters"]), how
 
 
 def test_a_rank_that_cannot_write_has_all_raise(found: Found) -> None:

@@ -13,37 +13,20 @@ import torch
 from torch import nn
 
 from tests.distributed import spread
-from tests.distributed.ranks import whole_parameters
+from tests.distributed.parameters import apart, whole_parameters
+from tests.distributed.started import torchrun
 from torchturbo import load_checkpoint, save_checkpoint, turbo
 from torchturbo._distribute import checkpoint, gone
 from torchturbo.errors import CheckpointError
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
 def test_the_others_say_who_is_gone_and_the_checkpoint_before_goes_on(tmp_path: Path) -> None:
-    # torchrun would end the others itself, maybe before they have said why.
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "--monitor-interval=3",
-    ]
-    done = subprocess.run(
-        [*torchrun, "-m", "tests.distributed.killed", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        # Of which starting takes some; the group would wait for 20 seconds, and torchrun asks after 3.
-        timeout=60,
-    )
-    assert done.returncode != 0
-    assert "torchturbo: rank 1 (process " in done.stderr
-    assert f"on {socket.gethostname()} is gone: it was killed or ended without the others" in done.stderr
+    # torchrun would end the others itself, maybe before they have said why. The group would wait for 20 seconds.
+    code, said = torchrun("-m", "tests.distributed.killed", tmp_path, monitor_interval=3, seconds=60)
+    assert code != 0
+    assert "torchturbo: rank 1 (process " in said
+    assert f"on {socket.gethostname()} is gone: it was killed or ended without the others" in said
     assert (tmp_path / "checkpoint.writing").exists()
 
     reference = spread.model()
@@ -60,8 +43,7 @@ def test_the_others_say_who_is_gone_and_the_checkpoint_before_goes_on(tmp_path: 
         spread.train(module, batches, optimizer, epochs=1)
         save_checkpoint(tmp_path / "checkpoint", module, optimizer, active=active)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["checkpoint"]
-    for mine, its in zip(whole_parameters(module), whole_parameters(reference), strict=True):
-        assert float((mine - its).abs().max()) <= 1e-3
+    assert apart(whole_parameters(module), whole_parameters(reference)) <= 1e-3
 
 
 # ----------------------------------------------------------------------------------------------------- in one process

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,17 +10,16 @@ from typing import Any
 import pytest
 from torch import distributed
 
-from tests.distributed.test_sharded import ROOT
+from tests.distributed.started import Start, torchrun
 from torchturbo import _ranks
 from torchturbo._plan import decide
 from torchturbo._ranks import Known, common, of_rank_0
 from torchturbo._sources import NOTHING, Given, Sources
 from torchturbo.errors import RanksError
+from torchturbo.hardware import Hardware
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.regions.seeding import of_rank
 from torchturbo.testing._machines import MACHINES
-
-TWO = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
 
 
 def known(*machines: str, **sources: Any) -> list[Known]:
@@ -64,6 +58,17 @@ def test_what_the_others_lack_is_said_with_their_rank_and_host() -> None:
     cpus = common(known("cpu-bf16", "cpu"), 0)
     assert not cpus.cpu.bf16
     assert "bf16: not rank 1" in cpus.reasons[-1]
+
+
+def test_what_one_gpu_of_intel_lacks_none_has() -> None:
+    both, lacks = known("B580", "Max 1550")
+    ours = common([both, replace(lacks, hardware=without_bf16(lacks.hardware))], 0)
+    assert (ours.has_bf16, ours.xpus[0].fp16) == (False, True)
+    assert f"bf16: not rank 1 ({lacks.hardware.name})" in ours.reasons[-1]
+
+
+def without_bf16(machine: Hardware) -> Hardware:
+    return replace(machine, xpus=tuple(replace(each, bf16=False) for each in machine.xpus))
 
 
 def test_the_smallest_memory_is_that_of_all() -> None:
@@ -113,35 +118,8 @@ def test_ranks_draw_numbers_of_their_own_and_rank_0_those_of_the_seed() -> None:
     assert of_rank(43, 1) not in seeds
 
 
-def _together(kind: str, tmp_path: Path, **on_rank_1: str) -> list[dict[str, Any]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tests.distributed.apart", kind]
-    both = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **TWO, "MASTER_PORT": port, "RANK": str(rank), **(on_rank_1 if rank else {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=120) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-            process.communicate()
-    for process, (_, err) in zip(both, said, strict=True):
-        assert process.returncode == 0, err
-    return [json.loads(out.partition("told ")[2].splitlines()[0]) for out, _ in said]
-
-
-def test_two_processes_agree(tmp_path: Path) -> None:
-    first, second = _together("together", tmp_path, TORCHTURBO_NUM_THREADS="3")
+def test_two_processes_agree(start: Start) -> None:
+    first, second = (its["apart"]["together"] for its in start(2).ranks)
     assert [first["autocast"], second["autocast"]] == [False, False]
     assert [first["threads"], second["threads"]] == [1, 1]
     assert [first["seed"], second["seed"]] == [7, of_rank(7, 1)]
@@ -154,8 +132,8 @@ def test_two_processes_agree(tmp_path: Path) -> None:
     )
 
 
-def test_a_rank_that_enters_alone_says_so_once_and_goes_on(tmp_path: Path) -> None:
-    first, second = _together("alone", tmp_path)
+def test_a_rank_that_enters_alone_says_so_once_and_goes_on(start: Start) -> None:
+    first, second = (its["apart"]["alone"] for its in start(2).ranks)
     assert first["autocast"]
     assert second == {"warnings": []}
     (warned,) = first["warnings"]
@@ -163,23 +141,15 @@ def test_a_rank_that_enters_alone_says_so_once_and_goes_on(tmp_path: Path) -> No
 
 
 def test_torchrun_runs_an_unmodified_script_and_ends_when_a_rank_fails(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ours = ["-m", "torchturbo", "run", "--seed", "42", "--set", "autocast=bf16", "--report"]
-    done = subprocess.run(
-        [*torchrun, *ours, str(Path(__file__).with_name("launched.py")), str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode != 0
-    assert "RuntimeError: on purpose" in done.stderr
+    code, said = torchrun(*ours, Path(__file__).with_name("launched.py"), tmp_path, seconds=120)
+    assert code != 0
+    assert "RuntimeError: on purpose" in said
     first, second = ((tmp_path / f"{rank}.txt").read_text().split() for rank in range(2))
     assert first[:3] == ["42", "True", "2"]
     assert second[:3] == [str(of_rank(42, 1)), "True", "2"]
     assert first[3] == second[3]
-    assert done.stderr.count("Open blocks") <= 1
+    assert said.count("Open blocks") <= 1
 
 
 def test_where_nobody_else_is_nothing_is_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:

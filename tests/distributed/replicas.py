@@ -1,13 +1,11 @@
-"""Trains on two processes, by hand and untouched, and says what is not the same.
-
-python -m tests.scaling.distributed FILE RANK    # FILE is where the two processes meet
-"""
+"""DistributedDataParallel in its kinds, by hand and untouched: where one process overflows, all leave the step out."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.distributed.started import Cases, Result
 from tests.scaling.loops import LOUD, OPTIONS, QUIET, STEPS, ByHand, Untouched, batch, differences, flat, net, sgd
 from torchturbo import turbo
 from torchturbo.testing import pretend_hardware
@@ -76,22 +75,17 @@ def trained(by: Any, around: Any, kind: str) -> tuple[dict[str, object], int]:
 KINDS = ("plain", "views", "accumulated", "unused", "static")
 
 
-def main() -> None:
-    """Prints one line for each kind: its name, the steps that were skipped, and what differs."""
-    torch.set_num_threads(1)
-    # What torch itself says while gloo starts, and of parameters that are found unused, is no business of ours.
-    warnings.simplefilter("ignore")
-    file, rank = sys.argv[1:]
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=int(rank), world_size=2)
-    try:
-        for kind in KINDS:
-            expected, skipped = trained(ByHand(**OPTIONS), nullcontext(), kind)
-            with pretend_hardware("cpu-bf16"):
-                found, _ = trained(Untouched(), turbo("fast", autocast="fp16", **OPTIONS), kind)
-            print(kind, skipped, *differences(found, expected))
-    finally:
-        dist.destroy_process_group()
+def compared(kind: str) -> Result:
+    """The steps that were skipped, and what is not the same bits."""
+    with warnings.catch_warnings():
+        # What torch says of parameters that are found unused is no business of ours.
+        warnings.simplefilter("ignore")
+        expected, skipped = trained(ByHand(**OPTIONS), nullcontext(), kind)
+        with pretend_hardware("cpu-bf16"):
+            found, _ = trained(Untouched(), turbo("fast", autocast="fp16", **OPTIONS), kind)
+    return {"skipped": skipped, "differences": differences(found, expected)}
 
 
-if __name__ == "__main__":
-    main()
+def cases(folder: Path, alone: Path) -> Cases:
+    """Each kind, by name."""
+    return {kind: partial(compared, kind) for kind in KINDS}
