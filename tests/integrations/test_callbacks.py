@@ -16,7 +16,7 @@ from torchturbo import PROFILES, Profile, turbo
 from torchturbo._sources import UNNAMED
 from torchturbo._turbo import in_force
 from torchturbo.errors import OptionNameError, TargetError, UnsupportedHere
-from torchturbo.integrations._around import Around, Beside, Within, left
+from torchturbo.integrations._around import Around, Beside, Blocks, Within, expect, left
 
 LEFT = left(autocast="a framework", accumulate="its own")
 
@@ -28,6 +28,16 @@ class Failed(Exception):
 class Thing:
     def run(self) -> tuple[bool, int]:
         return torch.is_anomaly_enabled(), len(in_force())
+
+
+def around(profile: str, **options: Any) -> Around:
+    return Around(("no_such_library",), profile, False, options, {})
+
+
+class Callback(Blocks):
+    """As callbacks of libraries are."""
+
+    _libraries = ("no_such_library",)
 
 
 def _nothing(thing: object) -> tuple[tuple[str, str], ...]:
@@ -80,39 +90,39 @@ class TestBeside:
 
 class TestAround:
     def test_the_line_that_runs_the_library_is_where(self) -> None:
-        around = Around(("no_such_library",), "exact", False, {})
-        around.open(())
+        made = around("exact")
+        made.open(())
         try:
-            assert around.active is not None
-            assert around.active.where.startswith(__file__)
+            assert made.active is not None
+            assert made.active.where.startswith(__file__)
         finally:
-            around.close()
-        assert around.active is None
-        around.close()
+            made.close()
+        assert made.active is None
+        made.close()
 
     def test_a_run_that_ended_unsaid_is_closed_by_the_next(self) -> None:
-        around = Around(("library",), "debug", False, {})
-        around.open(())
-        around.open(LEFT)
+        made = around("debug")
+        made.open(())
+        made.open(LEFT)
         assert len(in_force()) == 1
-        around.close(Failed())
+        made.close(Failed())
         assert in_force() == ()
 
     def test_scaling_goes_on_from_run_to_run(self) -> None:
-        around = Around(("library",), "fast", False, {"autocast": "fp16"})
+        made = around("fast", autocast="fp16")
         scalers = []
         for _ in range(2):
-            with around.block(()):
-                scalers.append(around.active and around.active.scaler)
+            with made.block(()):
+                scalers.append(made.active and made.active.scaler)
         assert scalers[0] is scalers[1] is not None
 
     def test_a_method_in_blocks_is_picklable_and_not_copied_unseen(self) -> None:
         thing = Thing()
-        within = Within(thing, "run", Around(("library",), "debug", False, {}), _nothing)
+        within = Within(thing, "run", around("debug"), _nothing)
         assert thing.run() == pickle.loads(pickle.dumps(thing)).run() == (True, 1)
         with pytest.raises(TargetError, match="run of an object that torchturbo is around cannot be copied"):
             copy.deepcopy(thing)
-        outer = Within(thing, "run", Around(("library",), "exact", False, {}), _nothing)
+        outer = Within(thing, "run", around("exact"), _nothing)
         assert thing.run() == (True, 2)
         within.take_off()
         assert vars(thing) == {"run": outer}
@@ -122,11 +132,23 @@ class TestAround:
 
     def test_nobody_has_a_report_outside_of_a_run(self) -> None:
         with pytest.raises(RuntimeError, match="no run is under way"):
-            Around(("library",), "fast", False, {}).report()
+            Callback("fast").report()
+
+    def test_a_callback_tells_of_the_block_that_is_open(self, capsys: pytest.CaptureFixture[str]) -> None:
+        its = pickle.loads(pickle.dumps(Callback("debug")))
+        with its._around.block(LEFT):
+            assert its.report()["autocast"].reason == "left to a framework"
+            assert "autocast" in capsys.readouterr().out
+        assert its.active is None
+
+    def test_what_is_of_another_class_is_refused_by_name(self) -> None:
+        expect(Thing(), (Callback, Thing), "attach takes a Thing")
+        with pytest.raises(TargetError, match="attach takes a Thing, and got str"):
+            expect("thing", Thing, "attach takes a Thing")
 
     def test_a_bad_option_is_told_at_once(self) -> None:
         with pytest.raises(OptionNameError, match="did you mean 'anomaly'"):
-            Around(("library",), "fast", False, {"anomly": True})
+            around("fast", anomly=True)
 
     def test_the_default_profile_stays_the_default_in_copies(self) -> None:
         assert copy.deepcopy(UNNAMED) is pickle.loads(pickle.dumps(UNNAMED)) is UNNAMED
@@ -201,6 +223,8 @@ class TestLightning:
             assert [d.name for d in active.plan.refused if d.left_to] == ["autocast"]
         with turbo_for(Fabric(accelerator="cpu"), "fast", accumulate=2) as active:
             assert [d.name for d in active.plan.refused if d.left_to] == []
+        with pytest.raises(TargetError, match=r"takes a lightning.Fabric, and got str"):
+            turbo_for("fabric")
 
 
 # -------------------------------------------------------------------------------------------------------- Hugging Face
@@ -397,7 +421,7 @@ class TestSkorch:
         again = clone(self.net_of(callback(mine, num_threads=1), nn.Linear)).callbacks[0]
         assert again.get_params() == {"profile": mine, "strict": False, "num_threads": 1}
         assert again.set_params(strict=True, num_threads=2).get_params()["num_threads"] == 2
-        assert pickle.loads(pickle.dumps(callback())).profile is UNNAMED
+        assert pickle.loads(pickle.dumps(callback())).get_params()["profile"] is UNNAMED
         with pytest.raises(TargetError, match="write a train_step of your own"):
             again.set_params(accumulate=2)
 

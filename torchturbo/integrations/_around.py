@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchturbo._active import Active, Site
 from torchturbo._program import Left
@@ -15,6 +15,14 @@ from torchturbo._turbo import _enter, turbo
 from torchturbo.errors import TargetError
 from torchturbo.profiles import Profile
 from torchturbo.regions._here import Factors
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from torchturbo._options import Options
+
+Instead = Mapping[str, tuple[object, str]]
+"""Options that cannot be had beside a library: the value that asks for nothing, and what to write instead."""
 
 
 def left(*, autocast: str | None = None, accumulate: str | None = None) -> Left:
@@ -27,6 +35,21 @@ def left(*, autocast: str | None = None, accumulate: str | None = None) -> Left:
     # Who enters autocast also scales: these say how scaling is done.
     scaling = () if autocast is None else tuple((name, autocast) for name in ("autocast", *Factors._fields))
     return (*scaling, *(() if accumulate is None else (("accumulate", accumulate),)))
+
+
+def expect(thing: object, kinds: type | tuple[type, ...], asked: str) -> None:
+    """Refuses what is not of a library's class.
+
+    Args:
+        thing: what was given.
+        kinds: the class, or all that it may be.
+        asked: who takes what, as a sentence: "attach takes an ignite.engine.Engine".
+
+    Raises:
+        TargetError: it is of another class.
+    """
+    if not isinstance(thing, kinds):
+        raise TargetError(f"{asked}, and got {type(thing).__name__}")
 
 
 class Beside(turbo):
@@ -61,10 +84,10 @@ class Around:
         profile: as `turbo` takes it.
         strict: as `turbo` takes it.
         options: as `turbo` takes them.
-        instead: of options that cannot be had beside the library, by option: the value that asks for nothing, and
-            what to write instead.
+        instead: of options that cannot be had beside the library.
 
     Attributes:
+        asked: the profile, `strict` and the options.
         active: the block that is open, or None.
 
     Raises:
@@ -77,14 +100,13 @@ class Around:
         profile: str | Profile,
         strict: bool,
         options: Mapping[str, Any],
-        *,
-        instead: Mapping[str, tuple[object, str]] | None = None,
+        instead: Instead,
     ) -> None:
-        for name, (nothing, write) in (instead or {}).items():
+        for name, (nothing, write) in instead.items():
             if options.get(name, nothing) != nothing:
                 raise TargetError(f"{name}={options[name]!r} cannot be had beside {libraries[0]}: write {write}")
         self._libraries = libraries
-        self._asked: tuple[str | Profile, bool, dict[str, Any]] = profile, strict, dict(options)
+        self.asked: tuple[str | Profile, bool, dict[str, Any]] = profile, strict, dict(options)
         # What is scaled so far, and the like, lives with it: one is made anew only where something else is left.
         self._turbo = Beside(profile, (), strict=strict, **options)
         self.active: Active | None = None
@@ -105,7 +127,7 @@ class Around:
             # A run ended and nobody said so.
             self.close(RuntimeError("the run before was left"))
         if self._turbo._left_to != left_to:
-            profile, strict, options = self._asked
+            profile, strict, options = self.asked
             self._turbo = Beside(profile, left_to, strict=strict, **options)
         self.active = _enter(self._turbo, self._site())
 
@@ -137,6 +159,40 @@ class Around:
             raise
         self.close()
 
+    def _site(self) -> Site:
+        """The line of the user's that runs the library."""
+        inside = ("torchturbo", "contextlib", "threading", *self._libraries)
+        frame = sys._getframe(1)
+        while frame.f_back is not None and str(frame.f_globals.get("__name__")).split(".")[0] in inside:
+            frame = frame.f_back
+        return 0, frame.f_code, frame.f_lasti
+
+
+class Blocks:
+    """What a library is given, to have blocks around its runs: a callback, or what is attached to it.
+
+    Args:
+        profile: as `turbo` takes it.
+        strict: as `turbo` takes it.
+        **options: as `turbo` takes them.
+
+    Raises:
+        TargetError: an option cannot be had beside the library; and all that `turbo` raises.
+    """
+
+    _libraries: ClassVar[tuple[str, ...]]
+    """Its packages, the first by the name that people know."""
+    _instead: ClassVar[Instead] = {}
+
+    def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
+        super().__init__()
+        self._around = Around(self._libraries, profile, strict, options, self._instead)
+
+    @property
+    def active(self) -> Active | None:
+        """The block that is open, or None outside of a run."""
+        return self._around.active
+
     def report(self) -> Report:
         """What the open block has put in force, printed.
 
@@ -146,14 +202,6 @@ class Around:
         if self.active is None:
             raise RuntimeError("no run is under way: ask for the report while the library trains, in a callback of it")
         return self.active.report()
-
-    def _site(self) -> Site:
-        """The line of the user's that runs the library."""
-        inside = ("torchturbo", "contextlib", "threading", *self._libraries)
-        frame = sys._getframe(1)
-        while frame.f_back is not None and str(frame.f_globals.get("__name__")).split(".")[0] in inside:
-            frame = frame.f_back
-        return 0, frame.f_code, frame.f_lasti
 
 
 class Within:
@@ -196,4 +244,4 @@ class Within:
         raise TargetError(f"the {self._name} of an object that torchturbo is around cannot be copied: copy it before")
 
 
-__all__ = ["UNNAMED", "Around", "Beside", "Within", "left"]
+__all__ = ["UNNAMED", "Around", "Beside", "Blocks", "Instead", "Within", "expect", "left"]

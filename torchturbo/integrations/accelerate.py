@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from torchturbo.errors import TargetError
-from torchturbo.integrations._around import UNNAMED, Beside, left
+from torchturbo.integrations._around import UNNAMED, Beside, expect, left
 from torchturbo.profiles import Profile
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ def turbo_for(
     Raises:
         TargetError: it is no `Accelerator`.
     """
-    if not isinstance(accelerator, Accelerator):
-        raise TargetError(f"turbo_for takes an accelerate.Accelerator, and got {type(accelerator).__name__}")
+    expect(accelerator, Accelerator, "turbo_for takes an accelerate.Accelerator")
     precision, waits = accelerator.mixed_precision, accelerator.gradient_accumulation_steps
     accumulates: str | None
     if waits > 1:

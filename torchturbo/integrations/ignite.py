@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Engine
 
-from torchturbo._active import Active
 from torchturbo._program import Left
-from torchturbo._report import Report
-from torchturbo.errors import TargetError
-from torchturbo.integrations._around import UNNAMED, Around, Within, left
+from torchturbo.integrations._around import UNNAMED, Blocks, Within, expect, left
 from torchturbo.profiles import Profile
 
 if TYPE_CHECKING:
@@ -42,30 +39,21 @@ def _left_to(engine: Any) -> Left:
     return left(autocast=autocast, accumulate=accumulates)
 
 
-class Attached:
+class Attached(Blocks):
     """What `attach` has put around an engine's runs.
 
     Args:
         engine: the engine.
-        around: the blocks.
+        profile: as `turbo` takes it.
+        strict: as `turbo` takes it.
+        **options: as `turbo` takes them.
     """
 
-    def __init__(self, engine: Any, around: Around) -> None:
-        self._around = around
-        self._within = Within(engine, "run", around, _left_to)
+    _libraries = ("ignite",)
 
-    @property
-    def active(self) -> Active | None:
-        """The block that is open, or None outside of a run."""
-        return self._around.active
-
-    def report(self) -> Report:
-        """What the block has put in force, printed.
-
-        Raises:
-            RuntimeError: no run is under way.
-        """
-        return self._around.report()
+    def __init__(self, engine: Any, profile: str | Profile, *, strict: bool, **options: Unpack[Options]) -> None:
+        super().__init__(profile, strict=strict, **options)
+        self._within = Within(engine, "run", self._around, _left_to)
 
     def detach(self) -> None:
         """Has the engine run without blocks again."""
@@ -88,6 +76,5 @@ def attach(
     Raises:
         TargetError: it is no `Engine`.
     """
-    if not isinstance(engine, Engine):
-        raise TargetError(f"attach takes an ignite.engine.Engine, and got {type(engine).__name__}")
-    return Attached(engine, Around(("ignite",), profile, strict, options))
+    expect(engine, Engine, "attach takes an ignite.engine.Engine")
+    return Attached(engine, profile, strict=strict, **options)

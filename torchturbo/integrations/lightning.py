@@ -7,14 +7,12 @@ Where a precision plugin of Lightning's enters autocast (``precision="bf16-mixed
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from torchturbo._active import Active
 from torchturbo._program import Left
-from torchturbo._report import Report
-from torchturbo.integrations._around import UNNAMED, Around, Beside, left
+from torchturbo.integrations._around import UNNAMED, Beside, Blocks, Instead, expect, left
 from torchturbo.profiles import Profile
 
 if TYPE_CHECKING:
@@ -33,9 +31,6 @@ else:
 __all__ = ["TurboCallback", "turbo_for"]
 
 _WAITS, _ANOMALY = "Trainer(accumulate_grad_batches=...)", "Trainer(detect_anomaly=...)"
-_INSTEAD = {"accumulate": (1, _WAITS), "anomaly": (False, _ANOMALY)}
-"""Lightning takes every step with a closure, which no window of micro-batches can wait for; and it switches anomaly
-detection on or off around every run itself."""
 
 
 def _left_to(trainer: Any) -> Left:
@@ -52,7 +47,7 @@ def _of_plugin(plugin: Any) -> str | None:
     return None if precision == "32-true" else f"Lightning's precision={precision!r}"
 
 
-class TurboCallback(Callback):  # type: ignore[misc] # its types are not looked at
+class TurboCallback(Blocks, Callback):  # type: ignore[misc] # its types are not looked at
     """A block around each run of a Lightning `Trainer`: fit, validate, test, predict.
 
     ``Trainer(callbacks=[TurboCallback("fast")])``. It opens before the model is configured, and closes after the last
@@ -68,23 +63,10 @@ class TurboCallback(Callback):  # type: ignore[misc] # its types are not looked 
             ``Trainer(detect_anomaly=...)``.
     """
 
-    def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
-        super().__init__()
-        packages = ("lightning", "pytorch_lightning", "lightning_fabric")
-        self._around = Around(packages, profile, strict, options, instead=_INSTEAD)
-
-    @property
-    def active(self) -> Active | None:
-        """The block that is open, or None outside of a run."""
-        return self._around.active
-
-    def report(self) -> Report:
-        """What the block has put in force, printed.
-
-        Raises:
-            RuntimeError: no run is under way.
-        """
-        return self._around.report()
+    _libraries = ("lightning", "pytorch_lightning", "lightning_fabric")
+    # Lightning takes every step with a closure, which no window of micro-batches can wait for; and it switches anomaly
+    # detection on or off around every run itself.
+    _instead: ClassVar[Instead] = {"accumulate": (1, _WAITS), "anomaly": (False, _ANOMALY)}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Opens the block."""
@@ -109,7 +91,13 @@ def turbo_for(
         profile: as `turbo` takes it.
         strict: as `turbo` takes it.
         **options: as `turbo` takes them.
+
+    Raises:
+        TargetError: it is no `Fabric`.
     """
+    # Lightning has had two names, and which one the code has imported it by is the code's own.
+    loaded = (sys.modules.get(name) for name in ("lightning.fabric", "lightning_fabric"))
+    expect(fabric, tuple(each.Fabric for each in loaded if each is not None), "turbo_for takes a lightning.Fabric")
     plugin = fabric.strategy.precision
     scaler = "the GradScaler of Fabric's precision" if getattr(plugin, "scaler", None) is not None else None
     of_fabric: Left = left(autocast=_of_plugin(plugin), accumulate=scaler)

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from transformers import Trainer, TrainerCallback
 
-from torchturbo._active import Active
 from torchturbo._program import Left
-from torchturbo._report import Report
 from torchturbo.errors import TargetError
-from torchturbo.integrations._around import UNNAMED, Around, Within, left
-from torchturbo.profiles import Profile
-
-if TYPE_CHECKING:
-    from typing import Unpack
-
-    from torchturbo._options import Options
+from torchturbo.integrations._around import Blocks, Instead, Within, expect, left
 
 __all__ = ["TurboCallback"]
 
@@ -34,7 +26,7 @@ def _left_to(trainer: Any) -> Left:
     return left(autocast=autocast, accumulate=_WAITS)
 
 
-class TurboCallback(TrainerCallback):  # type: ignore[misc] # its types are not looked at
+class TurboCallback(Blocks, TrainerCallback):  # type: ignore[misc] # its types are not looked at
     """A block around each ``train()`` of a `transformers.Trainer`, with the evaluations in it.
 
     ``Trainer(..., callbacks=[TurboCallback("fast")])``. The trainer tells no callback of an exception. So when the
@@ -49,22 +41,8 @@ class TurboCallback(TrainerCallback):  # type: ignore[misc] # its types are not 
         TargetError: ``accumulate``, which is ``TrainingArguments(gradient_accumulation_steps=...)``.
     """
 
-    def __init__(self, profile: str | Profile = UNNAMED, *, strict: bool = False, **options: Unpack[Options]) -> None:
-        packages = ("transformers", "accelerate", "trl")
-        self._around = Around(packages, profile, strict, options, instead={"accumulate": (1, _WAITS)})
-
-    @property
-    def active(self) -> Active | None:
-        """The block that is open, or None outside of a run."""
-        return self._around.active
-
-    def report(self) -> Report:
-        """What the block has put in force, printed.
-
-        Raises:
-            RuntimeError: no run is under way.
-        """
-        return self._around.report()
+    _libraries = ("transformers", "accelerate", "trl")
+    _instead: ClassVar[Instead] = {"accumulate": (1, _WAITS)}
 
     def attach(self, trainer: Any) -> None:
         """Puts blocks around the ``train`` of a trainer, and makes this a callback of it.
@@ -75,8 +53,7 @@ class TurboCallback(TrainerCallback):  # type: ignore[misc] # its types are not 
         Raises:
             TargetError: it is no `Trainer`.
         """
-        if not isinstance(trainer, Trainer):
-            raise TargetError(f"attach takes a transformers.Trainer, and got {type(trainer).__name__}")
+        expect(trainer, Trainer, "attach takes a transformers.Trainer")
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         Within(trainer, "train", self._around, _left_to)
