@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -51,8 +51,8 @@ def found_in(model: nn.Module) -> Found:
         if len(_found) >= _AT_MOST:
             _found.clear()
         switches = list(_switches(model))
-        theirs = {id(each) for each in switches}
-        blocks = {} if id(model) in theirs else {id(its): weakref.ref(its) for its in _repeated(model, theirs)}
+        found = [] if model in switches else repeated(model, _is_a_block, switches)
+        blocks = {id(its): weakref.ref(its) for its in found}
         lists: list[tuple[weakref.ref[nn.Module], tuple[int, ...]]] = [
             (weakref.ref(each), tuple(map(id, each._modules.values())))
             for each in model.modules()
@@ -71,24 +71,33 @@ def is_one_of(module: nn.Module, classes: Classes) -> bool:
     )
 
 
-def _children(module: nn.Module) -> list[nn.Module]:
-    return [each for each in module._modules.values() if each is not None]
+def repeated(
+    module: nn.Module, is_a_block: Callable[[nn.Module], bool], but: Collection[nn.Module] = ()
+) -> list[nn.Module]:
+    """The outermost modules that stand beside others of their class, in lists first; each once.
 
-
-def _repeated(module: nn.Module, theirs: set[int]) -> list[nn.Module]:
-    """The outermost modules that stand beside others of their class, in lists first."""
-    children = [each for each in _children(module) if id(each) not in theirs]
+    Args:
+        module: what is looked through.
+        is_a_block: whether one of these is a block; what is not is looked through too.
+        but: modules that are left out, with all that is in them.
+    """
+    children = [each for each in _children(module) if each not in but]
     alike = Counter(type(each) for each in children)
-    blocks: list[nn.Module] = []
+    blocks: dict[nn.Module, None] = {}
     for child in children:
-        is_repeated = alike[type(child)] > 1 and _is_a_block(child)
+        is_repeated = alike[type(child)] > 1 and is_a_block(child)
         if is_repeated and isinstance(module, _LISTS) and not isinstance(child, _LISTS):
-            blocks.append(child)
+            blocks[child] = None
             continue
         # Stages and towers are alike too; what is repeated in them is smaller, and so is what is there again at once.
-        within = _repeated(child, theirs)
-        blocks += within or ([child] if is_repeated and not isinstance(child, nn.ModuleList | nn.ModuleDict) else [])
-    return blocks
+        within = repeated(child, is_a_block, but)
+        is_one = is_repeated and not within and not isinstance(child, nn.ModuleList | nn.ModuleDict)
+        blocks |= dict.fromkeys([child] if is_one else within)
+    return list(blocks)
+
+
+def _children(module: nn.Module) -> list[nn.Module]:
+    return [each for each in module._modules.values() if each is not None]
 
 
 def _is_a_block(module: nn.Module) -> bool:
