@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from tools import suite
-from tools.suite import NOTHING_COLLECTED, ROOT, Outcome, Part, main, parts, run_all
+from tools.suite import NOTHING_COLLECTED, ROOT, TOGETHER, Outcome, Part, main, parts, run_all
 
 
 def test_every_test_file_is_in_one_part() -> None:
@@ -24,6 +25,13 @@ def test_the_biggest_goes_first() -> None:
     sizes = [part.size for part in parts(ROOT / "tests")]
     assert sizes == sorted(sizes, reverse=True)
     assert min(sizes) > 0
+
+
+def test_small_folders_share_a_process() -> None:
+    found = parts(ROOT / "tests")
+    assert len(found) < sum(len(part.paths) if part.paths[0].is_dir() else 1 for part in found)
+    assert all(part.size <= TOGETHER for part in found if len(part.paths) > 1 and part.paths[0].is_dir())
+    assert all(one.size + other.size > TOGETHER for one, other in combinations(found, 2))
 
 
 @pytest.mark.parametrize(

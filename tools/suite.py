@@ -1,8 +1,8 @@
-"""Runs the tests on all cores: each folder of tests is a process of its own, and as many run as there are cores.
+"""Runs the tests on all cores: a folder of tests, or several small ones, is a process; as many run as there are cores.
 
     python -m tools.suite [arguments for pytest]
 
-Tests here fork, open threads and look at all of torch's state, so what shares one process has to be a whole folder; a
+Tests here fork, open threads and look at all of torch's state, so what shares one process has to be whole folders; a
 pool that deals out single tests (pytest-xdist) keeps threads of its own in each worker, over which no test may fork.
 """
 
@@ -22,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING_COLLECTED = 5
+TOGETHER = 100_000
+"""Bytes of tests that share a process: with less, starting takes as long as some folders; with more, one core waits."""
 _QUIETLY = ("-q", "-p", "no:cacheprovider", "--cov", "--cov-report=", "--cov-fail-under=0")
 _COUNTED = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected|warnings?)")
 
@@ -69,10 +71,18 @@ class Outcome:
 
 
 def parts(tests: Path) -> list[Part]:
-    """Each folder with tests, and the files beside the folders together; the biggest first."""
+    """Folders with tests, small ones together, and the files beside the folders; the biggest first."""
     folders = [path for path in sorted(tests.iterdir()) if path.is_dir() and any(path.glob("test_*.py"))]
-    beside = Part("the files beside them", tuple(sorted(tests.glob("test_*.py"))))
-    return sorted([*(Part(path.name, (path,)) for path in folders), beside], key=lambda part: -part.size)
+    alone = [Part(path.name, (path,)) for path in folders]
+    alone.append(Part("the files beside them", tuple(sorted(tests.glob("test_*.py")))))
+    found: list[Part] = []
+    for part in sorted(alone, key=lambda part: -part.size):
+        at = next((at for at, each in enumerate(found) if each.size + part.size <= TOGETHER), None)
+        if at is None:
+            found.append(part)
+        else:
+            found[at] = Part(f"{found[at].name}, {part.name}", found[at].paths + part.paths)
+    return sorted(found, key=lambda part: -part.size)
 
 
 def run(part: Part, arguments: Sequence[str]) -> Outcome:
@@ -83,7 +93,7 @@ def run(part: Part, arguments: Sequence[str]) -> Outcome:
         arguments: more for pytest.
     """
     begin = time.monotonic()
-    coverage = ROOT / f".coverage.{part.name.replace(' ', '-')}"
+    coverage = ROOT / f".coverage.{part.name.replace(', ', '.').replace(' ', '-')}"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *_QUIETLY, *arguments, *map(str, part.paths)],
         cwd=ROOT,
