@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed
 from torch.utils.data import get_worker_info
@@ -21,13 +21,16 @@ from torch.utils.data import get_worker_info
 from torchturbo import _sources, hardware
 from torchturbo._sources import Given, Sources
 from torchturbo.errors import RanksError, RanksWarning
-from torchturbo.hardware import Cpu, Gpu, Hardware, place
+from torchturbo.hardware import Cpu, Gpu, Hardware, Xpu, place
+from torchturbo.hardware._ranks import is_launched, of_group
 
 AT_LAUNCH = timedelta(minutes=5)
 """How long `torchturbo run` waits for the others: until the slowest has imported torch."""
 AT_ENTRY = timedelta(seconds=10)
 """How long the first block waits for those of the other ranks, which may never have one."""
-_CAN = ("bf16", "fp16", "avx512", "amx", "amx_fp16")
+T = TypeVar("T", Cpu, Xpu)
+_CAN = {kind: [each.name for each in fields(kind) if str(each.type).startswith("bool")] for kind in (Cpu, Xpu)}
+"""What these can do or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,13 @@ def common(known: Sequence[Known], rank: int) -> Hardware:
         )
     reasons: list[str] = []
     gpus = _least_gpus(known, here.gpus, reasons)
-    cpu = _least_cpu(known, here.cpu, reasons)
+    (cpu,) = _what_all_can([(each.hardware.cpu,) for each in known], rank, reasons)
+    xpus = _what_all_can([each.hardware.xpus for each in known], rank, reasons)
     builds = {each.hardware.build.torch: number for number, each in reversed(list(enumerate(known)))}
     if len(builds) > 1:
         told = " and ".join(f"rank {number} has {version}" for version, number in sorted(builds.items()))
         reasons.append(f"the ranks run different versions of torch: {told}")
-    less = replace(here, gpus=gpus, cpu=cpu, reasons=(*here.reasons, *reasons))
+    less = replace(here, gpus=gpus, cpu=cpu, xpus=xpus, reasons=(*here.reasons, *reasons))
     return here if less == here else less
 
 
@@ -104,20 +108,26 @@ def _least_gpus(known: Sequence[Known], mine: tuple[Gpu, ...], reasons: list[str
     )
 
 
-def _least_cpu(known: Sequence[Known], mine: Cpu, reasons: list[str]) -> Cpu:
-    lacking = {}
-    for name in _CAN:
-        without = [number for number, each in enumerate(known) if not getattr(each.hardware.cpu, name)]
-        if without and len(without) < len(known):
-            lacking[name] = without[0]
+def _what_all_can(devices: Sequence[tuple[T, ...]], rank: int, reasons: list[str]) -> tuple[T, ...]:
+    """A rank's processors, without what some other one's cannot do.
+
+    Args:
+        devices: those of each rank, of one kind.
+        rank: whose.
+        reasons: gets a sentence about what they are without.
+    """
+    lacking: dict[str, str] = {}
+    for name in {name: None for its in devices for each in its for name in _CAN[type(each)]}:
+        without = [(number, each) for number, its in enumerate(devices) for each in its if not getattr(each, name)]
+        if 0 < len(without) < sum(map(len, devices)):
+            number, its_device = without[0]
+            lacking[name] = f"{name}: not rank {number} ({its_device.name})"
     if not lacking:
-        return mine
-    told = "; ".join(
-        f"{name}: not rank {number} ({known[number].hardware.cpu.name})" for name, number in lacking.items()
-    )
+        return devices[rank]
+    told = "; ".join(lacking.values())
     reasons.append(f"not every rank's processor can do the same, and every rank does what all can: {told}")
     less: dict[str, Any] = dict.fromkeys(lacking, False)
-    return replace(mine, **less)
+    return tuple(replace(each, **less) for each in devices[rank])
 
 
 def of_rank_0(theirs: Sources, mine: Sources) -> tuple[Sources, list[str]]:
@@ -164,9 +174,7 @@ _settled = False
 
 def settled() -> bool:
     """Whether there is nothing to agree on, or no more."""
-    if _settled or not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return True
-    return torch.distributed.get_world_size() == 1 or get_worker_info() is not None
+    return _settled or of_group().size == 1 or get_worker_info() is not None
 
 
 def agree_at_entry() -> None:
@@ -199,9 +207,7 @@ def agree_at_launch() -> None:
         RanksError: the ranks cannot do the same, or some have not come.
     """
     global _settled
-    if place().size == 1 or not all(os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")):
-        return
-    if not torch.distributed.is_available():
+    if not is_launched() or not torch.distributed.is_available():
         return
     _settled = True
     rendezvous: Any = distributed.rendezvous
@@ -246,7 +252,7 @@ def _agree(store: Any, timeout: timedelta) -> None:
     keys = [str(rank) for rank in range(here.size)]
     try:
         store.wait(keys, timeout)
-    except distributed.DistError:
+    except RuntimeError:  # a FileStore has no error of torch.distributed's for it
         raise _Missing([rank for rank, key in enumerate(keys) if not store.check([key])]) from None
     known: list[Known] = [pickle.loads(store.get(key)) for key in keys]
     _settle(known, here.rank)

@@ -15,18 +15,18 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler,
 from torch.utils.data.distributed import DistributedSampler
 
 from benchmarks import scaling_model
-from tests.distributed import spread, two
+from tests.distributed import spread, started, two
+from tests.distributed.parameters import apart, same
 from torchturbo import distribute, distribution_of, load_checkpoint, save_checkpoint, shard, turbo
 from torchturbo._distribute import weights
 from torchturbo._distribute.choice import bytes_of, chosen, room_of
+from torchturbo._distribute.group import backend_for, device_of
 from torchturbo._distribute.loader import Sharded, part
 from torchturbo._distribute.units import units_of
 from torchturbo._distribute.weights import weighted
 from torchturbo.errors import AccumulationWarning, DeterminismWarning, DistributedError, TargetError
 from torchturbo.regions._epochs import later
-
-ROOT = Path(__file__).parents[2]
-
+from torchturbo.testing import pretend_hardware
 
 # ------------------------------------------------------------------------------------------------------- one process
 
@@ -64,6 +64,32 @@ def test_the_strategy_goes_by_memory() -> None:
     assert room_of(torch.device("meta"), 1) is None
 
 
+@pytest.mark.parametrize(("machine", "kind", "gigabytes"), [("A100", "cuda", 80), ("B580", "xpu", 11)])
+def test_gpus_of_any_maker_are_computed_on_and_talked_of(
+    monkeypatch: pytest.MonkeyPatch, machine: str, kind: str, gigabytes: int
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_of(None) == device_of(kind) == torch.device(kind, 3)
+    assert device_of(f"{kind}:0") == torch.device(kind, 0)
+    assert backend_for(torch.device(kind)) == {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}[kind]
+    with pretend_hardware(machine):
+        room = room_of(torch.device(kind, 0), 1)
+        assert room is not None
+        assert round(room / 2**30) == gigabytes
+        assert room_of(torch.device(kind, 3), 1) is None
+
+
+def test_what_processes_cannot_talk_of_is_computed_on_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    assert device_of(None) == torch.device("cpu")
+    assert backend_for(torch.device("cpu")) == "gloo"
+    with pytest.raises(DistributedError, match="no backend by which processes send tensors of meta"):
+        backend_for(torch.device("meta"))
+
+
 def test_units_are_what_is_repeated_or_named() -> None:
     module = spread.model()
     assert units_of(module, None) == [module[1], module[2]]
@@ -80,6 +106,8 @@ def test_units_are_what_is_repeated_or_named() -> None:
     assert len(units_of(module, None)) == 6
     module[2].up.weight = module[1].up.weight
     assert units_of(module, ["Block"]) == []
+    shared = nn.ModuleList([spread.Block()] * 3)
+    assert units_of(shared, None) == units_of(nn.ModuleDict({"a": shared, "b": shared}), ["Block"]) == [shared[0]]
     towers = nn.ModuleDict({"a": nn.ModuleList([spread.Block(), spread.Block()]), "b": nn.Linear(1, 1)})
     assert units_of(towers, None) == list(towers["a"])  # type: ignore[call-overload]
 
@@ -189,13 +217,13 @@ def test_two_ranks_end_where_one_would(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert "started here" in str(told)
         for strategy, arguments in {"ddp": {}, "fsdp": {"units": ["Block"]}}.items():
             found = spread.spread(strategy, spread.FP32, arguments)["parameters"]
-            assert max(float((a - b).abs().max()) for a, b in zip(found, reference, strict=True)) <= 1e-6
+            assert apart(found, reference) <= 1e-6
             sums = {"whole_sums": True} if strategy == "fsdp" else {}
             ours = spread.accumulated(strategy, spread.FP32, count=6, **sums)["parameters"]
-            assert max(float((a - b).abs().max()) for a, b in zip(ours, rest, strict=True)) <= 1e-6
+            assert apart(ours, rest) <= 1e-6
             saved = spread.saved(strategy, tmp_path)
             at = spread.resumed("fsdp", Path(saved["path"]))
-            assert all(torch.equal(a, b) for a, b in zip(at["at"], saved["at"], strict=True))
+            assert same(at["at"], saved["at"])
         assert len(spread.orders()["per_rank"]) == 3
         assert set(spread.errors()) == {"twice", "units", "sharded", "missing"}
         sent = distribute(spread.model(), "ddp", gradient_dtype=torch.bfloat16)
@@ -253,7 +281,7 @@ def _clipped(module: nn.Module) -> None:
 
 
 def test_the_table_of_the_document_is_what_is_computed() -> None:
-    document = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    document = (started.ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     assert scaling_model.table() in document
     assert scaling_model.beside() in document
 

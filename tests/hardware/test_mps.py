@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 import pytest
 import torch
 
-from torchturbo.hardware import Mps, mps
+from torchturbo.hardware import Mps, _room, mps
 
 
 @pytest.fixture
@@ -18,6 +19,7 @@ def apple(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mps, "get_name", lambda: "Apple M1 Max", raising=False)
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2097152, "SC_PAGE_SIZE": 16384}.__getitem__)
+    monkeypatch.setattr(_room, "_OWN", Path("/nonexistent"))
 
 
 def test_an_apple_gpu_is_described(apple: None) -> None:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from torchturbo._distribute.loader import Sharded
 from torchturbo._distribute.states import load_state, saved_state
 from torchturbo.errors import CheckpointError, DeterminismWarning
+from torchturbo.hardware._ranks import Place, of_group
 
 if TYPE_CHECKING:
     from torchturbo._active import Active
@@ -66,26 +67,25 @@ def save_checkpoint(
     dcp: Any = import_module("torch.distributed.checkpoint")  # which takes a while to import
 
     target = Path(path).absolute()
-    rank, alone = _rank()
+    here = of_group()
     writing = target.with_name(f"{target.name}.writing")
     blocks = None
-    with _on_all(alone):
+    with _on_all(here):
         blocks = None if active is None else active.state_dict()
-        if rank == 0:
+        if here.rank == 0:
             _refuse_unreadable(extra)
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir(parents=True)
     with _without_warnings():
-        dcp.save(saved_state(model, _list(optimizer)), checkpoint_id=writing, no_dist=alone)
-    with _on_all(alone):
+        dcp.save(saved_state(model, _list(optimizer)), checkpoint_id=writing, no_dist=here.size == 1)
+    with _on_all(here):
         if blocks is not None:
-            _written(blocks, writing / f"block-{rank}.pt")
-        if rank == 0:
+            _written(blocks, writing / f"block-{here.rank}.pt")
+        if here.rank == 0:
             order = loader.state_dict() if isinstance(loader, Sharded) else None
-            ranks = 1 if alone else dist.get_world_size()
-            _written({"extra": dict(extra or {}), "ranks": ranks, "loader": order}, writing / "torchturbo.pt")
-    with _on_all(alone):
-        if rank == 0:
+            _written({"extra": dict(extra or {}), "ranks": here.size, "loader": order}, writing / "torchturbo.pt")
+    with _on_all(here):
+        if here.rank == 0:
             former = _former(target)
             if target.exists():
                 shutil.rmtree(former, ignore_errors=True)
@@ -121,35 +121,31 @@ def load_checkpoint(
         ValueError: the block has other options than the one that was saved.
     """
     dcp: Any = import_module("torch.distributed.checkpoint")
-    rank, alone = _rank()
+    here = of_group()
     kept: dict[str, Any] = {}
-    with _on_all(alone):
+    with _on_all(here):
         target = _found(Path(path).absolute())
         # Read first, so that nothing has been changed where it is not there.
         kept = torch.load(target / "torchturbo.pt", weights_only=True)
-        block = _block(target, rank, active, kept["ranks"])
+        block = _block(target, here.rank, active, kept["ranks"])
     with _without_warnings():
-        load_state(model, _list(optimizer), target, lambda state: dcp.load(state, checkpoint_id=target, no_dist=alone))
+        load_state(
+            model, _list(optimizer), target, lambda state: dcp.load(state, checkpoint_id=target, no_dist=here.size == 1)
+        )
     if active is not None:
-        _resumed(active, block, kept["ranks"], 1 if alone else dist.get_world_size())
+        _resumed(active, block, kept["ranks"], here.size)
     if isinstance(loader, Sharded) and kept["loader"] is not None:
         loader.load_state_dict(kept["loader"])
     extra: dict[str, Any] = kept["extra"]
     return extra
 
 
-def _rank() -> tuple[int, bool]:
-    """This rank, and whether it is alone."""
-    alone = not (dist.is_available() and dist.is_initialized())
-    return (0 if alone else dist.get_rank()), alone
-
-
 @contextmanager
-def _on_all(alone: bool) -> Iterator[None]:
+def _on_all(here: Place) -> Iterator[None]:
     """A block that all ranks leave together; where it fails on one, all raise instead of waiting for that one.
 
     Args:
-        alone: whether there is one process.
+        here: this rank's place among them.
 
     Raises:
         CheckpointError: it has failed on another rank.
@@ -159,12 +155,12 @@ def _on_all(alone: bool) -> Iterator[None]:
         yield
     except Exception as error:
         failed = error
-    if not alone:
-        told: list[Any] = [None] * dist.get_world_size()
+    told: list[Any] = [None] * here.size
+    if here.size > 1:
         dist.all_gather_object(told, None if failed is None else f"{type(failed).__name__}: {failed}")
     if failed is not None:
         raise failed
-    if not alone and any(told):
+    if any(told):
         rank = next(number for number, each in enumerate(told) if each)
         raise CheckpointError(f"the checkpoint failed on rank {rank}: {told[rank]}")
 

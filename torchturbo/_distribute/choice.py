@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 import torch
 from torch import nn
 
 from torchturbo.hardware import detect
+from torchturbo.hardware._room import installed
 
 Strategy = Literal["ddp", "fsdp"]
 _ROOM = 0.5
@@ -33,13 +33,13 @@ def room_of(device: torch.device, beside: int) -> int | None:
         device: what it computes on.
         beside: the ranks on this machine, which share its memory on a CPU.
     """
-    if device.type == "cuda":
-        gpus = detect().gpus
-        index = device.index or 0
-        return gpus[index].memory if index < len(gpus) else None
-    if device.type == "cpu" and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // beside
-    return None
+    if device.type == "cpu":
+        memory = installed()
+        return None if memory is None else memory // beside
+    here = detect()
+    gpus = {"cuda": here.gpus, "xpu": here.xpus}.get(device.type, ())
+    index = device.index or 0
+    return gpus[index].memory if index < len(gpus) else None
 
 
 def chosen(takes: int, room: int | None) -> tuple[Strategy, str]:

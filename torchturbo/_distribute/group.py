@@ -12,8 +12,10 @@ import torch.distributed as dist
 
 from torchturbo._distribute import gone
 from torchturbo.errors import DistributedError
+from torchturbo.hardware._ranks import in_group, is_launched
 
-_ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OF_DEVICE: dict[str, str] = dist.Backend.default_device_backend_map if dist.is_available() else {}
+"""Torch's own backends, by type of device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,6 @@ class Ranks:
     started: bool
 
 
-def is_launched() -> bool:
-    """Whether torchrun, or whoever sets what it sets, has started this process as one of several."""
-    return all(name in os.environ for name in _ENVIRONMENT) and int(os.environ["WORLD_SIZE"]) > 1
-
-
 def joined(device: torch.device | str | None, timeout: float | None) -> Ranks | None:
     """The processes of this run, after starting a group where there is none; None where there is one process.
 
@@ -54,19 +51,19 @@ def joined(device: torch.device | str | None, timeout: float | None) -> Ranks | 
             backend for the device.
     """
     started = False
-    if not (dist.is_available() and dist.is_initialized()):
+    if not in_group():
         if not is_launched():
             return None
-        _start(_device(device), timeout)
+        _start(device_of(device), timeout)
         started = True
     if dist.get_world_size() == 1:
         return None
-    here = _device(device)
-    backend = str(dist.get_backend_config())
-    if here.type == "cuda" and "nccl" not in backend:
+    here = device_of(device)
+    backend, needed = str(dist.get_backend_config()), backend_for(here)
+    if here.type != "cpu" and _OF_DEVICE[here.type] not in backend:
         raise DistributedError(
             f"the process group talks by {backend!r}, which is not for {here}: start it with "
-            "torch.distributed.init_process_group('cpu:gloo,cuda:nccl'), or not at all, and distribute() starts one"
+            f"torch.distributed.init_process_group({needed!r}), or not at all, and distribute() starts one"
         )
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
     return Ranks(dist.get_rank(), dist.get_world_size(), beside, here, backend, started)
@@ -75,13 +72,9 @@ def joined(device: torch.device | str | None, timeout: float | None) -> Ranks | 
 def _start(device: torch.device, timeout: float | None) -> None:
     if not dist.is_available():
         raise DistributedError("this process is one of several, and this torch was built without torch.distributed")
-    backend = None
-    if device.type == "cpu":
-        backend = "gloo"
-    elif device.type == "cuda":
-        # Checkpoints and flags go by gloo, from CPU to CPU.
-        backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(device)
+    backend = backend_for(device)
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device)
     waits = None if timeout is None else datetime.timedelta(seconds=timeout)
     dist.init_process_group(backend, timeout=waits)
     gone.begin()
@@ -94,12 +87,35 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def _device(asked: torch.device | str | None) -> torch.device:
-    if asked is not None:
-        device = torch.device(asked)
-        if str(device) == "cuda":
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
+def device_of(asked: torch.device | str | None) -> torch.device:
+    """What this process computes on.
+
+    Args:
+        asked: what was asked for; None for the GPU if there is one. One without a number is that of this rank's.
+    """
+    if asked is None:
+        here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        asked = here if here is not None and here.type in ("cuda", "xpu") else "cpu"
+    device = torch.device(asked)
+    if device.type in ("cuda", "xpu") and device.index is None:
+        return torch.device(device.type, int(os.environ.get("LOCAL_RANK", 0)))
+    return device
+
+
+def backend_for(device: torch.device) -> str:
+    """What processes talk by, in the words of `torch.distributed.init_process_group`.
+
+    Args:
+        device: what this one computes on.
+
+    Raises:
+        DistributedError: torch knows nothing for it.
+    """
+    if device.type == "cpu":
+        return "gloo"
+    if device.type not in _OF_DEVICE:
+        raise DistributedError(
+            f"torch has no backend by which processes send tensors of {device}: use a GPU or the CPU"
+        )
+    # Checkpoints and flags go by gloo, from CPU to CPU.
+    return f"cpu:gloo,{device.type}:{_OF_DEVICE[device.type]}"

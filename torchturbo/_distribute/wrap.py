@@ -26,7 +26,7 @@ def in_ddp(model: nn.Module, ranks: Ranks, gradient_dtype: torch.dtype | None, m
         gradient_dtype: what gradients are sent in; None for what they are.
         more: arguments of `DistributedDataParallel`.
     """
-    ids = [ranks.device.index] if ranks.device.type == "cuda" else None
+    ids = None if ranks.device.type == "cpu" else [ranks.device]
     made = DistributedDataParallel(model.to(ranks.device), device_ids=ids, **more)
     if gradient_dtype is torch.bfloat16:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook

@@ -23,10 +23,25 @@ class Place(NamedTuple):
 ALONE = Place(0, 1)
 
 
+def in_group() -> bool:
+    """Whether this process is in a process group of torch's."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def is_launched() -> bool:
+    """Whether torchrun, or whoever sets what it sets, has started this process as one of several."""
+    return place().size > 1 and all(os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))
+
+
+def of_group() -> Place:
+    """This process's place in its process group; alone where there is none."""
+    return Place(torch.distributed.get_rank(), torch.distributed.get_world_size()) if in_group() else ALONE
+
+
 def place() -> Place:
     """This process's place: that in the process group, or before there is one, what torchrun has set for it."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return Place(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    if in_group():
+        return of_group()
     rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
         return Place(int(rank), int(size))

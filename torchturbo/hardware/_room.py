@@ -1,9 +1,10 @@
-"""What there is room for at this moment: cores, memory, and the memory in which processes share."""
+"""What there is room for: cores, memory, and the memory in which processes share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -36,6 +37,15 @@ def memory() -> int | None:
         if limit.isdecimal() and used.isdecimal():
             free.append(max(0, int(limit) - int(used)))
     return min(free, default=None)
+
+
+def installed() -> int | None:
+    """Bytes of memory, whoever uses them, that the machine has, or the container; None where nobody says."""
+    limits = (_text(group / "memory.max") for group in _groups("memory"))
+    told = [int(limit) for limit in limits if limit.isdecimal()]
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        told.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(told, default=None)
 
 
 def _groups(controller: str) -> Iterator[Path]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
 
 import torch
 
 from torchturbo.hardware._base import Mps
+from torchturbo.hardware._room import installed
 
 
 def ask() -> tuple[Mps | None, tuple[str, ...]]:
     """The GPU if torch can use it, and the reasons why not, which a machine that is no Apple needs not."""
     if torch.backends.mps.is_available():
-        return Mps(name=_name(), memory=_memory()), ()
+        # Not torch.mps.recommended_max_memory(): it starts torch's Metal allocator, and asking starts nothing.
+        return Mps(name=_name(), memory=installed()), ()
     if platform.system() != "Darwin":
         return None, ()
     if not torch.backends.mps.is_built():
@@ -25,11 +26,3 @@ def ask() -> tuple[Mps | None, tuple[str, ...]]:
 def _name() -> str:
     ask_name: Callable[[], str] | None = getattr(torch.backends.mps, "get_name", None)  # not in torch 2.8
     return ask_name() if ask_name is not None else "Apple GPU"
-
-
-def _memory() -> int | None:
-    # Not torch.mps.recommended_max_memory(): it starts torch's Metal allocator, and asking starts nothing.
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None

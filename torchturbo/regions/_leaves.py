@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+
+from torchturbo.hardware._ranks import in_group
 
 _Node = Any
 _ACCUMULATE: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
@@ -47,16 +48,12 @@ class Graph:
             found = take().next_functions
         leaves = [node.variable for node in ends]
         self.leaves: dict[int, Tensor] = {id(leaf): leaf for leaf in leaves}
-        if _several_processes():
+        if in_group():
             for node in nodes:
                 # A parameter that this process has not used gets the gradient of those that have.
                 if node.__class__.__name__ == "_DDPSinkBackward":
                     parameters = node.ddp_weakref().parameters()
                     self.leaves.update((id(leaf), leaf) for leaf in parameters if leaf.requires_grad)
-
-
-def _several_processes() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _node(output: Tensor | GradientEdge) -> _Node | None:
