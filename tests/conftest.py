@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.fresh import Fresh
 from tests.laws.look import differences, look, witness
 
 try:
@@ -37,6 +38,16 @@ def _look_around_first() -> None:
     """What there is to watch is found out in children, before any test has run anything."""
     witness()
     look()
+    # Each collection would go through all of torch, which takes a tenth of a second, and tests collect a lot.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def fresh_python() -> Iterator[Fresh]:
+    """Runs code in processes whose torch nobody has touched."""
+    with Fresh() as fresh:
+        yield fresh
 
 
 @pytest.fixture(scope="module")

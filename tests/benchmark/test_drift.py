@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.fresh import Fresh
 from torchturbo import turbo
 from torchturbo._benchmark.contenders import contender
 from torchturbo._benchmark.drift import drift_of
@@ -132,9 +131,9 @@ assert drift_of(here.watched(compiled.around), drifts.reference).largest > 0.01
 """
 
 
-def test_compiled_code_is_compared_with_the_draws_of_eager_code() -> None:
+def test_compiled_code_is_compared_with_the_draws_of_eager_code(fresh_python: Fresh) -> None:
     # In a process of its own: inductor leaves threads running.
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    done = fresh_python(COMPILED)
     assert done.returncode == 0, done.stderr
 
 

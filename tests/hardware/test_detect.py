@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.fresh import Fresh
 from tests.hardware.driver import Driver
 from torchturbo import hardware
 from torchturbo.hardware import Hardware, cuda
@@ -125,7 +126,8 @@ def test_readings_are_the_drivers(driver: Driver) -> None:
 
 # A machine with a GPU on which every way of torch to start CUDA ends the process.
 TRAPPED = """
-import sys, torch
+import sys, torch, warnings
+warnings.simplefilter("error")
 from tests.hardware.driver import Driver
 def trap(*arguments, **options):
     print("CUDA was started")
@@ -167,8 +169,8 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.matrix
-def test_no_cuda_is_started() -> None:
-    done = python(TRAPPED.format(act=""))
+def test_no_cuda_is_started(fresh_python: Fresh) -> None:
+    done = fresh_python(TRAPPED.format(act=""))
     assert (done.stdout, done.stderr, done.returncode) == ("all is well\n", "", 0)
 
 
@@ -179,8 +181,8 @@ def test_no_cuda_is_started() -> None:
         "hardware._cudnn = lambda: torch.cuda.is_available()",
     ],
 )
-def test_the_trap_catches_whoever_starts_it(careless: str) -> None:
-    done = python(TRAPPED.format(act=careless))
+def test_the_trap_catches_whoever_starts_it(careless: str, fresh_python: Fresh) -> None:
+    done = fresh_python(TRAPPED.format(act=careless))
     assert (done.stdout, done.returncode) == ("CUDA was started\n", 3), done.stderr
 
 

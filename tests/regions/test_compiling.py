@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.dynamo import compiled_by_dynamo
+from tests.fresh import Fresh
 from tests.regions.compiled import BARE, Backend, Broken, Net, X, steps
 from torchturbo import accelerate, turbo
 from torchturbo.regions.compiling import Keywords, call_compiled, compilations, forget
@@ -244,9 +245,9 @@ print([node.target for node in exported.graph.nodes if node.op == "call_function
 """
 
 
-def test_export_sees_the_module_itself() -> None:
+def test_export_sees_the_module_itself(fresh_python: Fresh) -> None:
     # In a process of its own: torch.export changes precision for good.
-    run = subprocess.run([sys.executable, "-c", EXPORT], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    run = fresh_python(EXPORT)
     assert run.returncode == 0, run.stderr
     assert "batch_norm" in run.stdout
 

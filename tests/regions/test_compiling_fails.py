@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.fresh import Fresh
 from tests.regions.compiled import BARE, Backend, Net, Refusing, X
 from torchturbo import accelerate, turbo
 from torchturbo.errors import CompileWarning, OptionValueError
@@ -186,11 +186,9 @@ print(before.name, before.count, after.count)
 """
 
 
-def test_a_backward_that_is_compiled_later_is_counted_too() -> None:
+def test_a_backward_that_is_compiled_later_is_counted_too(fresh_python: Fresh) -> None:
     # In a process of its own: AOT autograd leaves a thread running.
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LATE_BACKWARD], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    run = fresh_python(LATE_BACKWARD)
     assert run.stdout.split() == ["Net", "1", "2"], run.stderr
 
 
@@ -246,15 +244,14 @@ def test_a_bad_value_is_refused(value: Any, message: str) -> None:
     assert message in str(raised.value)
 
 
-def test_where_compiling_is_off_dynamo_is_not_loaded() -> None:
+def test_where_compiling_is_off_dynamo_is_not_loaded(fresh_python: Fresh) -> None:
     code = (
         "import sys, torch; from torchturbo import turbo\n"
         "with turbo('fast', compile=False), turbo('fast', compile=True): pass\n"
         "with turbo('fast'): torch.nn.Linear(1, 1)(torch.ones(1, 1))\n"
         "assert not [name for name in sys.modules if name.startswith('torch._dynamo')]"
     )
-    with warnings.catch_warnings():
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+    assert fresh_python(code).returncode == 0
 
 
 def test_the_log_is_quiet_afterwards() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.fresh import Fresh
 from torchturbo import turbo
 from torchturbo._report import gather
 from torchturbo._report.data import Contradiction
@@ -97,8 +96,9 @@ def test_a_block_of_ours_that_makes_a_getter_raise_says_whom_to_ask() -> None:
 # Each line that a report tells people to write, written: in processes of their own, for what torch 2.13 calls `default`
 # cannot be put back once it is overwritten.
 MEND = """
-import itertools, json
+import itertools, json, warnings
 import torch
+warnings.simplefilter("ignore")
 from torchturbo._report import gather
 from torchturbo._report.precision import contradictions
 
@@ -120,8 +120,8 @@ print(json.dumps([seen, failed]))
 """
 
 
-def test_what_to_write_instead_always_mends_it() -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", MEND], capture_output=True, text=True, check=True)
+def test_what_to_write_instead_always_mends_it(fresh_python: Fresh) -> None:
+    done = fresh_python(MEND)
     seen, failed = json.loads(done.stdout)
     assert seen > 500
     assert failed == 0

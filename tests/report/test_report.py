@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import torchturbo
+from tests.fresh import Fresh
 from tests.hardware.driver import Driver
 from torchturbo import hardware, turbo
 from torchturbo._report import gather
@@ -158,8 +159,9 @@ assert not torch.cuda.is_initialized()
 """
 
 
-def test_what_it_does_not_need_is_not_imported_and_cuda_is_not_started() -> None:
-    subprocess.run([sys.executable, "-c", ALONE], check=True)
+def test_what_it_does_not_need_is_not_imported_and_cuda_is_not_started(fresh_python: Fresh) -> None:
+    done = fresh_python(ALONE)
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_asks_a_driver_without_starting_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.fresh import Fresh
 from tests.laws.catalogue import EVERYTHING, with_cell
 from tests.laws.layers import Ours
 from tests.laws.mutants_of_cells import writes_nothing
@@ -143,9 +142,6 @@ def the_laws_of_inductor() -> None:
 
 
 @compiles_read_it
-def test_what_compiling_says_of_it_is_undone() -> None:
-    code = f"from {__name__} import the_laws_of_inductor; the_laws_of_inductor()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
-    )
+def test_what_compiling_says_of_it_is_undone(fresh_python: Fresh) -> None:
+    done = fresh_python(f"from {__name__} import the_laws_of_inductor; the_laws_of_inductor()", seconds=300)
     assert done.returncode == 0, done.stderr

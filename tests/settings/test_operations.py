@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from tests.fresh import Fresh
 from tests.laws.around import NOTHING
 from torchturbo import accelerate, turbo
 from torchturbo.errors import DeterminismWarning
@@ -222,7 +221,8 @@ with turbo("debug", autocast=None):
 """
 
 
-def test_python_as_it_starts_shows_it() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+def test_python_as_it_starts_shows_it(fresh_python: Fresh) -> None:
+    done = fresh_python(SCRIPT)
+    assert done.returncode == 0, done.stderr
     assert "DeterminismWarning: put_ has no deterministic implementation here" in done.stderr
     assert "called at <string>:6." in done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
-import subprocess
-import sys
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.fresh import Fresh
 from tests.targets.programs import PROFILE, finish, sees, turn
 from torchturbo import accelerate, turbo
 
@@ -179,12 +178,12 @@ running.send(None)
 
 
 @pytest.mark.parametrize("code", HALF_RUN.values(), ids=HALF_RUN)
-def test_one_that_is_half_run_when_python_ends(code: str) -> None:
+def test_one_that_is_half_run_when_python_ends(code: str, fresh_python: Fresh) -> None:
     code = f"""
 from torchturbo import accelerate, turbo
 options = dict(profile="exact", grad=False, anomaly=True, num_threads=1)
 {code}"""
-    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True, check=False)
+    done = fresh_python(code, seconds=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 

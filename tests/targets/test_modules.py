@@ -6,8 +6,6 @@ import copy
 import inspect
 import io
 import pickle
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.fresh import Fresh
 from tests.regions.compiled import load_compiler
 from tests.targets.nets import Fast, Net, Parent
 from torchturbo import accelerate, restore, turbo
@@ -318,7 +317,7 @@ from torchturbo.testing import pretend_hardware
 from tests.regions.compiled import load_compiler
 from tests.targets.nets import Net
 pretend_hardware("cpu-bf16").__enter__()
-dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+dist.init_process_group("gloo", init_method="file://STORE", rank=0, world_size=1)
 torch.manual_seed(0)
 inner = accelerate(Net())
 model = DistributedDataParallel(inner)
@@ -341,15 +340,8 @@ print("trained", list(model.state_dict())[0])
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
-def test_distributed_data_parallel(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", DISTRIBUTED, str(tmp_path / "store")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def test_distributed_data_parallel(tmp_path: Path, fresh_python: Fresh) -> None:
+    done = fresh_python(DISTRIBUTED.replace("STORE", str(tmp_path / "store")))
     assert done.stdout.endswith("trained module.first.weight\n"), done.stderr
     assert done.returncode == 0, done.stderr
 
@@ -449,11 +441,9 @@ with pretend_hardware("cpu-bf16"):
 
 
 @pytest.fixture(scope="module")
-def exported() -> dict[str, str]:
+def exported(fresh_python: Fresh) -> dict[str, str]:
     """What becomes of an exported model, in a process of its own: to export leaves much behind in torch."""
-    done = subprocess.run(
-        [sys.executable, "-c", EXPORTED], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = fresh_python(EXPORTED)
     assert done.returncode == 0, done.stderr
     return dict(line.split(" ", 1) for line in done.stdout.splitlines())
 
