@@ -38,7 +38,11 @@ def _look_around_first() -> None:
     """What there is to watch is found out in children, before any test has run anything."""
     witness()
     look()
-    # Each collection would go through all of torch, which takes a tenth of a second, and tests collect a lot.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect(_look_around_first: None) -> None:
+    """A collection goes through all that torch has made, which takes a tenth of a second, unless that is set apart."""
     gc.collect()
     gc.freeze()
 

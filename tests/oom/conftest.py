@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -11,15 +10,6 @@ import torch
 from tests.pretended import cpu_with_bf16, optimizers_are_loaded
 
 __all__ = ["cpu_with_bf16", "optimizers_are_loaded"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_to_collect() -> Iterator[None]:
-    """A step that has run out of memory collects cycles, which takes long among all that tests have loaded."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
