@@ -12,7 +12,15 @@ from torch import Tensor
 from tests.distributed import spread, started
 from tests.distributed.parameters import whole_parameters
 from tests.distributed.started import Ended, Start
+from tests.pretended import optimizers_are_loaded
 from torchturbo import save_checkpoint, turbo
+
+__all__ = ["optimizers_are_loaded"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _load_first(optimizers_are_loaded: None) -> None:
+    """What these tests make torch load is not taken for what they leave."""
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from torchturbo.hardware import detect
+from torchturbo.hardware import Gpu, Xpu, detect
 from torchturbo.hardware._room import installed
 
 Strategy = Literal["ddp", "fsdp"]
@@ -37,7 +37,8 @@ def room_of(device: torch.device, beside: int) -> int | None:
         memory = installed()
         return None if memory is None else memory // beside
     here = detect()
-    gpus = {"cuda": here.gpus, "xpu": here.xpus}.get(device.type, ())
+    of_type: dict[str, tuple[Gpu | Xpu, ...]] = {"cuda": here.gpus, "xpu": here.xpus}
+    gpus = of_type.get(device.type, ())
     index = device.index or 0
     return gpus[index].memory if index < len(gpus) else None
 

@@ -97,7 +97,7 @@ def device_of(asked: torch.device | str | None) -> torch.device:
         here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         asked = here if here is not None and here.type in ("cuda", "xpu") else "cpu"
     device = torch.device(asked)
-    if device.type in ("cuda", "xpu") and device.index is None:
+    if device.type in ("cuda", "xpu") and ":" not in str(device):
         return torch.device(device.type, int(os.environ.get("LOCAL_RANK", 0)))
     return device
 
