@@ -11,27 +11,15 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks._links import Link, fitted, gathered, reduced
+
 RANKS = (8, 16, 64, 256, 1024, 4096)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A way from one process to the next.
-
-    Attributes:
-        latency: seconds before the first byte.
-        bandwidth: bytes in a second, one way.
-    """
-
-    latency: float
-    bandwidth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +61,6 @@ H100 = Cluster(
 )
 """DGX H100: NVLink of 450 GB/s one way, a network card of 400 Gb/s for each GPU, and four fifths of both in use; 989
 TFLOPS in bf16, of which a well-made step uses 40 percent."""
-
-
-def gathered(size: float, ranks: int, link: Link) -> float:
-    """Seconds of an all-gather or a reduce-scatter around a ring.
-
-    Args:
-        size: bytes, of the whole.
-        ranks: how many.
-        link: the slowest link of the ring.
-    """
-    return 0.0 if ranks < 2 else (ranks - 1) * link.latency + (ranks - 1) / ranks * size / link.bandwidth
-
-
-def reduced(size: float, ranks: int, link: Link) -> float:
-    """Seconds of an all-reduce: around a ring, or along two trees where the way around is long.
-
-    Args:
-        size: bytes.
-        ranks: how many.
-        link: the slowest link.
-    """
-    if ranks < 2:
-        return 0.0
-    ring = 2 * gathered(size, ranks, link)
-    tree = 2 * math.log2(ranks) * link.latency + 2 * size / link.bandwidth
-    return min(ring, tree)
 
 
 def slowest(ranks: int, jitter: float) -> float:
@@ -274,32 +236,6 @@ def beside() -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------- check
-
-
-def line(taken: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    """Seconds before the first byte and for each more, by least squares over the relative errors of medians.
-
-    Args:
-        taken: seconds, by bytes.
-    """
-    # seconds = a + b * bytes; each row is divided by its seconds, so that small messages count as large ones do.
-    rows = [(1 / (s := statistics.median(its)), int(size) / s) for size, its in taken.items()]
-    aa, ab, bb = sum(a * a for a, _ in rows), sum(a * b for a, b in rows), sum(b * b for _, b in rows)
-    a1, b1 = sum(a for a, _ in rows), sum(b for _, b in rows)
-    determinant = aa * bb - ab * ab
-    return (a1 * bb - b1 * ab) / determinant, (aa * b1 - ab * a1) / determinant
-
-
-def fitted(taken: Mapping[str, Sequence[float]], ranks: int, times: int = 1) -> Link:
-    """The link that a ring of so many ranks shows.
-
-    Args:
-        taken: seconds, by bytes.
-        ranks: how many.
-        times: how often it goes around: once in a gather, twice in an all-reduce.
-    """
-    begin, each = line(taken)
-    return Link(max(begin, 1e-9) / (times * (ranks - 1)), times * (ranks - 1) / ranks / each)
 
 
 def check(record: Mapping[str, Any]) -> list[dict[str, Any]]:

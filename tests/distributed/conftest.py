@@ -18,11 +18,6 @@ from torchturbo import save_checkpoint, turbo
 __all__ = ["optimizers_are_loaded"]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _load_first(optimizers_are_loaded: None) -> None:
-    """What these tests make torch load is not taken for what they leave."""
-
-
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Starts so many processes, once."""
