@@ -36,6 +36,7 @@ ORDER = (
     "_config",  # what stands in a file
     "_sources",  # who else asks than the code
     "_ranks",  # what processes that train together agree on
+    "_together",  # one decision of ranks that measure together
     "_plan",  # from these to decisions; pure
     "_program",  # a plan, ready to be put in force
     "_stack",  # what is in force over what

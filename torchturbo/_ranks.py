@@ -22,7 +22,7 @@ from torchturbo import _sources, hardware
 from torchturbo._sources import Given, Sources
 from torchturbo.errors import RanksError, RanksWarning
 from torchturbo.hardware import Cpu, Gpu, Hardware, Xpu, place
-from torchturbo.hardware._ranks import is_launched, of_group
+from torchturbo.hardware._ranks import in_group, is_launched, of_group
 
 AT_LAUNCH = timedelta(minutes=5)
 """How long `torchturbo run` waits for the others: until the slowest has imported torch."""
@@ -201,31 +201,56 @@ def agree_at_entry() -> None:
 
 
 def agree_at_launch() -> None:
-    """Agrees with the other processes that torchrun, or whoever sets its variables, has started; if there are any.
+    """Agrees with the other processes that torchrun, or whoever sets its variables, has started; if there are any."""
+    if (found := store()) is not None:
+        agree_by(found)
+
+
+def agree_by(store: Any) -> None:
+    """Agrees with the others, where that is not settled.
+
+    Args:
+        store: where they find each other.
 
     Raises:
         RanksError: the ranks cannot do the same, or some have not come.
     """
     global _settled
-    if not is_launched() or not torch.distributed.is_available():
+    if _settled:
         return
     _settled = True
-    rendezvous: Any = distributed.rendezvous
     try:
-        found = rendezvous("env://", timeout=AT_LAUNCH)
-        # It serves the script's own process group too, and must not end before that begins.
-        _kept.append(store := next(found)[0])
         _agree(store, AT_LAUNCH)
     except _Missing as error:
         raise RanksError(
             f"{error.told} of {place().size} has not come within {AT_LAUNCH.seconds // 60} minutes: it has ended, or "
             "cannot reach MASTER_ADDR"
         ) from None
-    except distributed.DistError as error:
-        raise RanksError(
-            f"the other processes cannot be reached at MASTER_ADDR={os.environ['MASTER_ADDR']}, "
-            f"MASTER_PORT={os.environ['MASTER_PORT']}: {error}"
-        ) from None
+
+
+def store() -> Any:
+    """Where this process and those that train with it find each other; None where there is no other.
+
+    Raises:
+        RanksError: it cannot be reached.
+    """
+    if place().size == 1 or get_worker_info() is not None:
+        return None
+    if in_group():
+        return distributed.distributed_c10d._get_default_store()
+    if not is_launched() or not torch.distributed.is_available():
+        return None
+    rendezvous: Any = distributed.rendezvous
+    if not _kept:
+        try:
+            # It serves the script's own process group too, and must not end before that begins.
+            _kept.append(next(rendezvous("env://", timeout=AT_LAUNCH))[0])
+        except distributed.DistError as error:
+            raise RanksError(
+                f"the other processes cannot be reached at MASTER_ADDR={os.environ['MASTER_ADDR']}, "
+                f"MASTER_PORT={os.environ['MASTER_PORT']}: {error}"
+            ) from None
+    return _kept[0]
 
 
 _kept: list[Any] = []
@@ -240,8 +265,17 @@ class _Missing(Exception):
 
     def __init__(self, ranks: Sequence[int]) -> None:
         super().__init__(ranks)
-        shown = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
-        self.told = f"rank {shown}" if len(ranks) == 1 else f"each of the ranks {shown}"
+        self.told = named(ranks)
+
+
+def named(ranks: Sequence[int]) -> str:
+    """Some ranks, in words that a verb in the singular follows.
+
+    Args:
+        ranks: at least one.
+    """
+    shown = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
+    return f"rank {shown}" if len(ranks) == 1 else f"each of the ranks {shown}"
 
 
 def _agree(store: Any, timeout: timedelta) -> None:

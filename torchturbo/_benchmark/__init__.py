@@ -64,6 +64,8 @@ def benchmark(
         OptionNameError: there is no such option.
         ProfileNameError: there is no such profile.
         TargetError: there is no such function, or it returned a generator or a coroutine that has not run.
+        RanksError: it is one of several processes that train together, and another one has not come to this, is asked
+            for something else, or has raised.
         RestoreError: torch refused something on the way back.
 
     >>> import torch
@@ -78,14 +80,16 @@ def benchmark(
     # What it needs is loaded when it is needed.
     from torchturbo._benchmark.compare import compare
     from torchturbo._replay.target import called
+    from torchturbo._together import agreed, together
     from torchturbo._told import progress
 
     if profiles is None:
         profiles = () if options else ("fast", "max")
     elif isinstance(profiles, str | Mapping):
         profiles = (profiles,)
-    with called(step) as function, progress("benchmark") as tell:
-        return compare(
+    asked = {"profiles": profiles, "seconds": seconds, "reference": reference, "one_at_a_time": one_at_a_time}
+    with together("benchmark", **asked, options=options), called(step) as function, progress("benchmark") as tell:
+        found = compare(
             function,
             tuple(profiles),
             options,
@@ -98,3 +102,4 @@ def benchmark(
             optimizers=tuple(optimizers),
             tell=tell,
         )
+        return agreed(found)

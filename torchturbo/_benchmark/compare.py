@@ -20,6 +20,7 @@ from torchturbo._benchmark.numbers import Drifts
 from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import between, judged, ratios
 from torchturbo._replay.here import Here
+from torchturbo._together import alike, told
 from torchturbo.errors import in_a_line
 from torchturbo.profiles import Profile
 
@@ -51,6 +52,7 @@ def compare(
         beside += [each for _, _, alone, rest in switches for each in (alone, rest)]
         right = who.reference(reference)
         same = who.alike(beside)
+        alike("what would be measured", [(each.name, each.values) for each in beside if each not in same])
         here = Here(step, args, kwargs, modules, optimizers)
         tell("what the step uses")
         drifts = Drifts(here, right, here.find(base.around))
@@ -161,7 +163,8 @@ def _switch(
 
 
 def _notes(here: Here, race: Race, drifts: Drifts, others: Any, defaults: Contender | None) -> list[str]:
-    notes = [*here.notes(), *([f"{here.moves_on()}"] if here.search.iterators else []), *drifts.notes, *race.notes]
+    notes = told("the time and the memory of a step are the slowest's and the largest, drift is where it is farthest")
+    notes += [*here.notes(), *([f"{here.moves_on()}"] if here.search.iterators else []), *drifts.notes, *race.notes]
     if defaults is None:
         notes.append(f'"{who.AS_IT_IS}" is what PyTorch does by default')
     if others.profile is not None or others.environment or others.command:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import isnan
@@ -16,12 +16,13 @@ from torchturbo._benchmark.drift import drift_of
 from torchturbo._replay.float64 import in_float64
 from torchturbo._replay.here import Here
 from torchturbo._replay.record import Record
+from torchturbo._together import agreed
 from torchturbo.regions._compiled import compiled_anew
 from torchturbo.regions._inductor import drawing_as_eager
 
 
 class Drifts:
-    """How far each contender's numbers are from the reference's.
+    """How far each contender's numbers are from the reference's: of several ranks, where they are farthest.
 
     Args:
         here: the step.
@@ -29,7 +30,7 @@ class Drifts:
         first: the step as it is.
 
     Attributes:
-        batch: samples that go through the model in a step; None where that is not known.
+        batch: samples that go through the model in a step, on all ranks; None where that is not known.
         notes: what the reference could not do, as sentences.
     """
 
@@ -38,7 +39,7 @@ class Drifts:
         self._right = right
         self._draws = first.draws
         self._reference: Record | None = None
-        self.batch = _batch(first)
+        self.batch = agreed(_batch(first), _in_all)
         self.notes: list[str] = []
 
     @property
@@ -56,8 +57,8 @@ class Drifts:
         waits = contender.values.get("accumulate", 1)
         if waits != 1:
             note = f"accumulate={waits} divides gradients and has steps wait: they and parameters were not compared"
-            return replace(drift, gradients=None, parameters=None, note=note)
-        return drift
+            drift = replace(drift, gradients=None, parameters=None, note=note)
+        return agreed(drift, farthest)
 
     def noise(self) -> Drift:
         """How far the reference is from itself: in another run, whose sums are in another order; on a GPU in two."""
@@ -68,7 +69,7 @@ class Drifts:
         other.wide = self._right.wide
         # Atomic adds of a GPU come in another order each time.
         again = [other, self._right] if torch.cuda.is_available() else [other]
-        return max((drift_of(self._run(each), self.reference) for each in again), key=_order)
+        return agreed(farthest([drift_of(self._run(each), self.reference) for each in again]), farthest)
 
     def _run(self, contender: Contender) -> Record:
         compiles = contender.values.get("compile") not in (None, False)
@@ -96,8 +97,22 @@ class Drifts:
                 self.notes.append(note)
 
 
+def farthest(drifts: Sequence[Drift]) -> Drift:
+    """The largest of some drifts; one of which nothing is known is larger than all.
+
+    Args:
+        drifts: at least one.
+    """
+    return max(drifts, key=_order)
+
+
 def _order(drift: Drift) -> float:
     return float("inf") if drift.largest is None or isnan(drift.largest) else drift.largest
+
+
+def _in_all(batches: Sequence[int | None]) -> int | None:
+    known = [each for each in batches if each is not None]
+    return sum(known) if len(known) == len(batches) else None
 
 
 @contextmanager

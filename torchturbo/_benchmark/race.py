@@ -15,6 +15,7 @@ from torchturbo import hardware
 from torchturbo._benchmark.contenders import Contender
 from torchturbo._benchmark.ratios import FEWEST
 from torchturbo._replay.here import Here
+from torchturbo._together import agreed
 from torchturbo._watch.machine import compiled as graphs
 
 LEAST_SECONDS = 0.02
@@ -161,10 +162,10 @@ class Race:
                 self.notes.append(_PROFILED)
 
     def _utilization(self, lane: Lane) -> None:
-        if lane.samples and hardware.readings():
+        if lane.samples and agreed(bool(hardware.readings())):
             # What is taken of iterators is kept until it has been given again.
             enough = ceil(BUSY_SECONDS / statistics.median(lane.samples.values()))
-            steps = self.steps if self._here.keeper.has_positions else max(1, enough)
+            steps = agreed(self.steps if self._here.keeper.has_positions else max(1, enough))
             lane.utilization = self._here.afterwards(lane.contender.around, steps, _busy)
 
     def _fails(self, lane: Lane, error: Exception) -> None:
@@ -176,7 +177,7 @@ class Race:
         """What a round will take, with what is put back after each sample; after a warm-up."""
         began = time.perf_counter()
         self.round()
-        return time.perf_counter() - began
+        return agreed(time.perf_counter() - began)
 
     def _sample(self, lane: Lane, steps: int) -> float | None:
         try:

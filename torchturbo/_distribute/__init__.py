@@ -17,6 +17,7 @@ from torchturbo._distribute.loader import Sharded, shard
 from torchturbo._distribute.weights import ON_RANKS
 from torchturbo._told import Told
 from torchturbo.errors import DistributedError, TargetError
+from torchturbo.regions._sharded import is_distributed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -170,9 +171,7 @@ def _refuse(model: Any, strategy: str, gradient_dtype: torch.dtype | None) -> No
             f"gradients cannot be sent in {gradient_dtype}: torch.bfloat16 has the range of float32, and float16 would "
             "overflow where they are scaled or added up"
         )
-    if isinstance(model, nn.parallel.DistributedDataParallel) or any(
-        hasattr(each, "_get_fsdp_state") or hasattr(each, "_fsdp_wrapped_module") for each in model.modules()
-    ):
+    if is_distributed(model):
         raise TargetError(
             f"this {type(model).__name__} is distributed already: give distribute() the plain model, once"
         )

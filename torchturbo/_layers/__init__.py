@@ -59,6 +59,8 @@ def profile_layers(
         OptionNameError: there is no such option.
         ProfileNameError: there is no such profile.
         TargetError: there is no such function, or it has not run; or a profiler of torch's runs already.
+        RanksError: it is one of several processes that train together, and another one has not come to this, is asked
+            for something else, or has raised.
         RestoreError: torch refused something on the way back.
 
     >>> import torch
@@ -76,19 +78,25 @@ def profile_layers(
     # What it needs is loaded when it is needed.
     from torchturbo._layers.measure import measure
     from torchturbo._replay.target import called, name_of
+    from torchturbo._together import agreed, leads, together
     from torchturbo._told import progress
 
     settings: dict[str, Any] = ({} if profile is None else {"profile": profile}) | dict(options)
-    with called(step) as function, progress("profile") as tell:
-        return measure(
+    with (
+        together("profile_layers", settings=settings, steps=steps),
+        called(step) as function,
+        progress("profile") as tell,
+    ):
+        found = measure(
             function,
             settings,
             name=name_of(step),
             steps=steps,
-            trace=path,
+            trace=path if leads() else None,
             args=args,
             kwargs=kwargs or {},
             modules=tuple(modules),
             optimizers=tuple(optimizers),
             tell=tell,
         )
+        return agreed(found)

@@ -22,6 +22,7 @@ from torchturbo._layers.watch import Marks, Saved, marked, quietly, watched
 from torchturbo._replay.clock import clocked
 from torchturbo._replay.here import Here
 from torchturbo._replay.settings import Settings, around, named
+from torchturbo._together import told
 from torchturbo.errors import TargetError
 
 Tell = Callable[[str], None]
@@ -216,4 +217,5 @@ def _notes(here: Here, profiled: Sequence[_Profiled]) -> Iterator[str]:
         yield "of memory, only what compiled code keeps for backward is counted"
     if not last.layers:
         yield "no module was called in the step, or none of torch's way: there are no layers to tell apart"
+    yield from told("all is of the first one, whose collectives wait for the slowest")
     yield from here.notes()

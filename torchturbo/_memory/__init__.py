@@ -38,6 +38,7 @@ def memory_plan(
 
     Raises:
         TargetError: the model does not return a loss, or the step cannot be taken.
+        RanksError: ranks share the model (DistributedDataParallel, FSDP2): give it the plain one.
 
     >>> import torch
     >>> from torchturbo import memory_plan

@@ -21,9 +21,10 @@ from torchturbo._memory.live import Live, bytes_of
 from torchturbo._memory.step import Like, Step, leaves_of
 from torchturbo._plan import decide
 from torchturbo._turbo import turbo
-from torchturbo.errors import TargetError, in_a_line
+from torchturbo.errors import RanksError, TargetError, in_a_line
 from torchturbo.hardware import detect
 from torchturbo.profiles import PROFILES, Profile
+from torchturbo.regions._sharded import is_distributed
 from torchturbo.regions._streams import streams
 
 _T = TypeVar("_T")
@@ -100,6 +101,9 @@ class _Measured:
         loss: makes the loss, or None.
         now: what is in force, of what makes a difference.
         until: when it is given up, without real copies; None for never.
+
+    Raises:
+        RanksError: other ranks share the model, which would wait for them.
     """
 
     def __init__(
@@ -111,6 +115,12 @@ class _Measured:
         now: Mapping[str, object],
         until: float | None = None,
     ) -> None:
+        if is_distributed(model):
+            raise RanksError(
+                f"memory_plan() takes a step by copies, in one process, and this {type(model).__name__} waits for "
+                "other ranks: give it the plain model, as model.module, or before distribute(). To what that takes "
+                "DistributedDataParallel adds the gradients once more, and of what is sharded a rank has its part"
+            )
         self._until = until
         self._given = model, batch, opt, loss
         self._now = now

@@ -20,6 +20,7 @@ from torchturbo._replay.search import Search
 from torchturbo._replay.settings import Settings, around
 from torchturbo._replay.streams import global_streams
 from torchturbo._replay.watch import Watch, watching
+from torchturbo._together import agreed, largest, on_all
 from torchturbo._turbo import in_force
 from torchturbo.errors import ReproducibilityError, TargetError
 from torchturbo.regions._here import thread
@@ -89,19 +90,33 @@ class Here:
                 error.add_note(f"torchturbo: {self.moves_on()}")
             raise
 
-    def _and_back(self, act: Callable[[], Looked]) -> Looked:
-        """Does something from the state that is kept, and puts everything back, also where an interrupt comes."""
-        try:
-            self.keeper.begin()
-            return act()
-        finally:
+    def _and_back(
+        self, act: Callable[[], Looked], settle: Callable[[Sequence[Looked]], Looked] | None = None
+    ) -> Looked:
+        """Does something from the state that is kept, and puts everything back, also where an interrupt comes.
+
+        Ranks that measure together begin it at the same time, and where it raises on one it raises on all.
+
+        Args:
+            act: what to do.
+            settle: of what it returns on each rank, what counts; each keeps its own without it.
+        """
+
+        def from_here() -> Looked:
             try:
-                self.keeper.put_back()
-            except Exception:
-                raise
-            except BaseException:
-                self.keeper.put_back()  # an interrupt came halfway: it is begun again before that comes out
-                raise
+                self.keeper.begin()
+                agreed(None)
+                return act()
+            finally:
+                try:
+                    self.keeper.put_back()
+                except Exception:
+                    raise
+                except BaseException:
+                    self.keeper.put_back()  # an interrupt came halfway: it is begun again before that comes out
+                    raise
+
+        return on_all(from_here, settle)
 
     def record(self, settings: Settings, note: str = "", begin: Mapping[str, str] | None = None) -> Record:
         """Runs it once, and puts everything back.
@@ -162,6 +177,8 @@ class Here:
     def seconds(self, block: AbstractContextManager[Any], times: int = 1) -> float:
         """Runs it in a block, unwatched, puts everything back, and returns what it took: by the GPU's clock, if any.
 
+        Of ranks that measure together it is what the slowest took.
+
         Args:
             block: what it runs in.
             times: how often in succession.
@@ -176,7 +193,7 @@ class Here:
                     entered.flush()
             return elapsed()
 
-        return self._and_back(act)
+        return self._and_back(act, largest)
 
     def afterwards(self, block: AbstractContextManager[Any], times: int, look: Callable[[], Looked]) -> Looked:
         """Runs it in a block, looks at something as soon as that is done, and puts everything back.
@@ -206,6 +223,8 @@ class Here:
     def memory(self, block: AbstractContextManager[Any]) -> int:
         """Runs it twice in a block, puts everything back, and returns the bytes of tensors at the second's peak.
 
+        Of ranks that measure together it is what takes most.
+
         Args:
             block: what it runs in.
 
@@ -217,7 +236,7 @@ class Here:
             with block:
                 return peak(self._run, self.keeper, self.search)
 
-        return self._and_back(act)
+        return self._and_back(act, largest)
 
     def notes(self) -> list[str]:
         """What could not be put back or compared, as sentences."""

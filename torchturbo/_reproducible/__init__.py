@@ -66,6 +66,8 @@ def check_reproducible(
             ended by `sys.exit`.
         TargetError: there is no such function, another process could not import it, it returned a generator or a
             coroutine that has not run, or there was nothing that could be compared.
+        RanksError: it is one of several processes that train together, and another one has not come to this, is asked
+            for something else, or has raised; or `fresh`, there.
         OptionValueError: `runs` is less than 2, or an option does not take its value.
         OptionNameError: there is no such option.
         ProfileNameError: there is no such profile.

@@ -11,6 +11,7 @@ from torchturbo._replay.record import Record
 from torchturbo._replay.settings import Settings, told
 from torchturbo._reproducible.compare import first_difference
 from torchturbo._reproducible.data import Difference
+from torchturbo._together import agreed
 
 HASH_SEED = "PYTHONHASHSEED"
 
@@ -109,7 +110,7 @@ def _identical(runs: Runs, settings: Settings, times: int) -> bool | Exception:
         except Exception as error:
             return error
         first = first or record
-        if first_difference(first, record, run) is not None:
+        if agreed(first_difference(first, record, run) is not None, any):
             return False
     return True
 

@@ -40,7 +40,8 @@ def tune(
     that drifts further than the tolerance is never timed. Clear losers are given up after a few samples; one that
     raises, or runs out of memory, is left out. What is found is measured once more against the start, in turn.
 
-    Everything is as it was afterwards, as after `benchmark`. Ctrl-C ends the search, and the best so far is kept.
+    Everything is as it was afterwards, as after `benchmark`. Ctrl-C ends the search, and the best so far is kept. Of
+    several ranks, each of which calls it, all get the same, and the first one writes it.
 
     Args:
         step: a function that does what is to be fast, as one step of training; or its name, as `benchmark` takes it.
@@ -68,6 +69,8 @@ def tune(
         ProfileNameError: there is no such profile, or `name` is a built-in one.
         ConfigError: the file cannot be written to, or has a profile of that name that was made by hand.
         TargetError: there is no such function, or nothing of it could be compared.
+        RanksError: it is one of several processes that train together, and another one has not come to this, is asked
+            for something else, or has raised.
         RestoreError: torch refused something on the way back.
     """
     if not 0 <= tolerance < 1:
@@ -75,26 +78,29 @@ def tune(
     seconds = seconds_of(budget, "budget")
     # What it needs is loaded when it is needed.
     from torchturbo._replay.target import called, name_of
+    from torchturbo._together import agreed, leads, on_all, together
     from torchturbo._told import progress
     from torchturbo._tune.save import Place
     from torchturbo._tune.search import search
 
-    place = Place.of(write, name)  # so that what cannot be written is refused before anything runs
-    with called(step) as function, progress("tune") as tell:
-        found = search(
-            function,
-            tolerance,
-            seconds,
-            tuple(also),
-            reference=reference,
-            step=name_of(step),
-            args=args,
-            kwargs=kwargs or {},
-            modules=tuple(modules),
-            optimizers=tuple(optimizers),
-            tell=tell,
-        )
-    tuned = Tuned.of(name, found)
-    if place is not None and found.options:
-        place.write(tuned)
+    also = tuple(also)
+    with together("tune", tolerance=tolerance, budget=seconds, name=name, also=also, reference=reference):
+        # So that what cannot be written is refused before anything runs. Of several ranks the first one writes.
+        place = on_all(lambda: Place.of(write, name) if leads() else None)
+        with called(step) as function, progress("tune") as tell:
+            found = search(
+                function,
+                tolerance,
+                seconds,
+                also,
+                reference=reference,
+                step=name_of(step),
+                args=args,
+                kwargs=kwargs or {},
+                modules=tuple(modules),
+                optimizers=tuple(optimizers),
+                tell=tell,
+            )
+        tuned = Tuned.of(name, agreed(found))
+        on_all(lambda: place.write(tuned) if place is not None and tuned.tuning.options else None)
     return tuned

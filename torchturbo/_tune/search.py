@@ -22,6 +22,7 @@ from torchturbo._benchmark.numbers import Drifts
 from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
 from torchturbo._replay.here import Here
+from torchturbo._together import agreed, several, told
 from torchturbo._tune.data import Outcome, Tried, Tuning
 from torchturbo._tune.space import Change, Uses, changes
 from torchturbo._turbo import turbo
@@ -67,12 +68,14 @@ def search(
         drifts = Drifts(here, who.reference(reference), first)
         images = any(event.kind == "input" and len(event.shape) in (4, 5) for event in first.events)
         uses = Uses(loaders=bool(loaders()), images=images, optimizers=bool(first.steps))
-        planned: list[Change] = [*also, *changes(hardware.detect(), uses)]
+        planned: list[Change] = [*also, *agreed(list(changes(hardware.detect(), uses)))]
         climb = Climb(Race(here, [base]), drifts, tolerance, began, budget, tell)
         try:
             climb.begin()
             climb.climb(planned)
         except KeyboardInterrupt:
+            if several():  # the others may be in the middle of a step, and wait for this one
+                raise
             climb.interrupted = True
         return climb.outcome(here, step, reference)
 
@@ -114,9 +117,9 @@ class Climb:
         """What was the best, oldest first; each with its options, and how far its numbers are."""
         self._noise: Drift | None = None
 
-    @property
     def _left(self) -> float:
-        return self._budget - (time.perf_counter() - self._began)
+        """Seconds of the budget that are left; of ranks that measure together, by the clock of the first."""
+        return agreed(self._budget - (time.perf_counter() - self._began))
 
     def begin(self) -> None:
         """Looks at what is in force, and at how far the reference is from itself.
@@ -141,15 +144,15 @@ class Climb:
         """
         for number, change in enumerate(planned):
             options, best, _ = self._chosen[-1]
-            self._tell(f"{arguments(change)} ({number + 1} of {len(planned)}, {max(0.0, self._left):.0f} s left)")
-            contender, about = who.only({**options, **change}), _of(change)
-            if contender.values == best.contender.values or about <= contender.refused.keys():
-                why = "; ".join(dict.fromkeys(why for name, why in contender.refused.items() if name in about))
-                self._note(change, "no effect", why=why or "it is in force already")
+            left = self._left()
+            self._tell(f"{arguments(change)} ({number + 1} of {len(planned)}, {max(0.0, left):.0f} s left)")
+            contender = who.only({**options, **change})
+            if (idle := agreed(_idle(change, contender, best.contender))) is not None:
+                self._note(change, "no effect", why=idle)
                 continue
-            spare = self._left - _LAST * self._budget
+            spare = left - _LAST * self._budget
             if spare <= 0 or ("compile" in change and spare < _COMPILING * self._budget):
-                self._note(change, "no time", why=f"{max(0.0, self._left):.0f} s of the budget were left")
+                self._note(change, "no time", why=f"{max(0.0, left):.0f} s of the budget were left")
                 continue
             self._try(change, contender, best, spare / (len(planned) - number))
         self._last()
@@ -195,7 +198,7 @@ class Climb:
             # The bounds of a few samples are these themselves: all on one side is as clear as it gets.
             if its.high < 1 or (its.low > 1 and (number >= 5 or its.low > 1.1)):
                 break
-            if time.perf_counter() - began > share and number >= 5:
+            if number >= 5 and agreed(time.perf_counter() - began > share):
                 break
         return its.low > 1 and judged(Between(its.value, its.low, its.high)) == "faster"
 
@@ -205,7 +208,7 @@ class Climb:
             lane = self._chosen[-1][1]
             while lane.failed is None:
                 compared = len(self._base.beside(lane)[0])
-                if compared >= FEWEST and (self._left <= 0 or compared >= 4 * _MANY):
+                if compared >= FEWEST and (compared >= 4 * _MANY or self._left() <= 0):
                     break
                 self._tell(f"the best beside the step as it is, round {compared + 1}")
                 self._race.round((self._base, lane))
@@ -254,8 +257,17 @@ class Climb:
             hardware=hardware.detect(),
             torch=str(torch.__version__),
             date=datetime.now(UTC).date().isoformat(),
-            notes=tuple(here.notes()),
+            notes=(*told("times are the slowest one's, and drift is where it is farthest"), *here.notes()),
         )
+
+
+def _idle(change: Change, contender: Contender, best: Contender) -> str | None:
+    """Why a change has no effect here; None where it has one."""
+    about = _of(change)
+    if contender.values != best.values and not about <= contender.refused.keys():
+        return None
+    why = "; ".join(dict.fromkeys(why for name, why in contender.refused.items() if name in about))
+    return why or "it is in force already"
 
 
 def _of(change: Change) -> set[str]:

@@ -46,6 +46,8 @@ def tune_loader(
     Raises:
         TargetError: it is neither a data loader nor a dataset, or has no batches.
         OptionValueError: a time or a number that cannot be, or options beside a loader.
+        RanksError: it is one of several processes that train together, and another one has not come to this, is asked
+            for something else, or has raised.
         RestoreError: something of the dataset or its sampler did not go back.
 
     Whatever the dataset raises in this process comes out as it is.
@@ -56,19 +58,21 @@ def tune_loader(
     if batches is not None and batches < 1:
         raise OptionValueError(f"batches={batches!r}: expected how many batches an epoch has, at least 1")
     # What it needs is loaded when it is needed.
+    from torchturbo._together import agreed, together
     from torchturbo._told import progress
     from torchturbo._tune_loader.loaders import Source
     from torchturbo._tune_loader.search import search
 
     source = Source(_loader(loader, options), batches)
-    with progress("tune_loader") as tell, source.kept():
+    asked = {"budget": seconds, "step_seconds": step_seconds, "batches": batches}
+    with together("tune_loader", **asked), progress("tune_loader") as tell, source.kept():
 
         def found() -> LoaderTuning:
             if not source.draw():
                 raise TargetError(f"there is nothing to measure: {loader!r} has no batches")
             return search(source, seconds, step_seconds, tell, type(source.loader.dataset).__name__)
 
-        result: LoaderTuning = source.apart(found)
+        result: LoaderTuning = agreed(source.apart(found))
     return result
 
 

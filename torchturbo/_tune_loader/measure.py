@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -34,6 +34,16 @@ class Visit(NamedTuple):
     each: float
     memory: int
     batches: int
+
+
+def slowest(visits: Sequence[Visit]) -> Visit:
+    """What counts of the visits that several ranks have made at once: they wait for each other in each step.
+
+    Args:
+        visits: one of each rank.
+    """
+    startup, each, memory, batches = zip(*visits, strict=True)
+    return Visit(max(startup), max(each), max(memory), min(batches))
 
 
 class Meter:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from statistics import median
 from typing import Any
 
 from torchturbo._benchmark.ratios import ratios
+from torchturbo._together import agreed, on_all
 from torchturbo._tune_loader import words
 from torchturbo._tune_loader.data import Outcome
 from torchturbo._tune_loader.loaders import Source
-from torchturbo._tune_loader.measure import Meter, Visit
+from torchturbo._tune_loader.measure import Meter, Visit, slowest
 from torchturbo._words import size
 from torchturbo.errors import in_a_line
 from torchturbo.hardware import _room
@@ -75,7 +77,7 @@ class Race:
         self.rounds = 0
         self.meter = Meter(source)
         self._source, self._step, self._seconds, self._tell = source, step_seconds, seconds, tell
-        self._free = _room.memory()
+        self._free = agreed(_room.memory())
 
     def enter(self, options: dict[str, Any]) -> Candidate:
         """The candidate with these settings; a new one where there is none."""
@@ -97,11 +99,12 @@ class Race:
         for each in candidates:
             if each.outcome is not None:
                 continue
-            if self.rounds > 1 and time.perf_counter() > until:
+            if self.rounds > 1 and agreed(time.perf_counter() > until):
                 return False
             self._tell(words.options(each.options))
             try:
-                each.visits[self.rounds] = self.meter.visit(each.options, self._seconds)
+                visit = partial(self.meter.visit, each.options, self._seconds)
+                each.visits[self.rounds] = on_all(visit, slowest)
             except Exception as error:
                 # What the dataset raises as it was read before is the user's to see.
                 if not each.options["num_workers"] and not self._source.baseline["num_workers"]:

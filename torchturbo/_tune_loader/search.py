@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from torchturbo._benchmark.data import Between
 from torchturbo._benchmark.ratios import between, ratios
+from torchturbo._together import agreed, alike, on_all, several, told
 from torchturbo._tune_loader import words
 from torchturbo._tune_loader.data import Growth, LoaderTuning, TriedLoader
 from torchturbo._tune_loader.loaders import Source
@@ -43,6 +45,8 @@ def search(
         dataset: its name, for the result.
     """
     began = time.perf_counter()
+    alike("the data loader", source.baseline)
+    source.batches, source.no_workers = agreed((source.batches, source.no_workers))
     each = min(1.0, max(0.02, budget / 60))
     race = Race(source, step_seconds, each, tell)
     baseline = race.enter(anew(source.baseline))
@@ -50,12 +54,12 @@ def search(
     try:
         best = _settle_workers(race, baseline, source, began + _FOR_WORKERS * budget)
         best = _settle_the_rest(race, baseline, best, source, began + _FOR_BOTH * budget)
-        left = began + (1 + _OVER) * budget - time.perf_counter()
+        left = agreed(began + (1 + _OVER) * budget - time.perf_counter())
         if best.startup + race.meter.EPOCHS * (each + race.median(best) / source.batches) < left:
             tell("memory from epoch to epoch")
-            restart, growth = race.meter.epochs(best.options, each)
+            restart, growth = agreed(on_all(partial(race.meter.epochs, best.options, each)))
     except KeyboardInterrupt:
-        if not race.running(race.all):
+        if several() or not race.running(race.all):
             raise
         interrupted, best = True, race.enough(race.all)
     stays = _stays(source, race, best, restart, growth)
@@ -98,7 +102,7 @@ def _settle_workers(race: Race, baseline: Candidate, source: Source, until: floa
     pinned = source.baseline["pin_memory"]
     runs = [race.enter(_with(0, pinned=pinned)), baseline]
     if source.no_workers is None:
-        cores, number = _room.cores(detect().cpu.cores), 1
+        cores, number = agreed(_room.cores(detect().cpu.cores)), 1
         while number <= min(cores, _MOST_WORKERS):
             runs.append(race.enter(_with(number, pinned=pinned)))
             number *= 2
@@ -128,7 +132,8 @@ def _more(race: Race, runs: list[Candidate]) -> int | None:
 def _settle_the_rest(race: Race, baseline: Candidate, best: Candidate, source: Source, until: float) -> Candidate:
     workers, options = best.options["num_workers"], best.options
     tried = [dict(options, prefetch_factor=4)] if workers else []
-    if no_pinning(detect()) is None and torch.cuda.is_available() and not not_to_be_pinned(source.named):
+    pins = no_pinning(detect()) is None and torch.cuda.is_available() and not not_to_be_pinned(source.named)
+    if agreed(pins):
         tried.append(dict(options, pin_memory=not options["pin_memory"]))
     runs = list(dict.fromkeys([baseline, best, *map(race.enter, tried)]))
     for _ in range(_ROUNDS if tried else 0):
@@ -166,6 +171,7 @@ def _told(race: Race, its: Candidate, best: Candidate) -> TriedLoader:
 
 
 def _notes(source: Source, growth: Growth | None) -> Iterator[str]:
+    yield from told("each visit counts as the slowest rank's, and each loads its own")
     if source.no_workers is not None:
         yield f"no workers were tried: {source.no_workers}"
     if (names := written_by(source.loader.dataset)) is not None:

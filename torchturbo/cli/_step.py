@@ -65,15 +65,22 @@ def measured(
 def answered(ask: Callable[[], T]) -> T:
     """What comes of running a function of the user's; what is wrong with it ends the command.
 
+    Of several ranks the first one goes on, which prints and writes; the command ends on the others.
+
     Args:
         ask: runs it.
     """
+    from torchturbo.hardware import place
+
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         # What the function prints is not the answer.
         with redirect_stdout(sys.stderr):
-            return ask()
+            found = ask()
+        if not place().rank:
+            return found
+        sys.exit(0)
     except TurboError as error:
         raise click.UsageError(str(error)) from error
     except Exception:

@@ -40,6 +40,20 @@ def is_sharded(tensor: Tensor) -> bool:
     return kind not in _WHOLE and hasattr(tensor, "_local_tensor")
 
 
+def is_distributed(model: torch.nn.Module) -> bool:
+    """Whether ranks share a model: within DistributedDataParallel, or sharded.
+
+    Args:
+        model: any.
+    """
+    return any(
+        isinstance(each, torch.nn.parallel.DistributedDataParallel)
+        or hasattr(each, "_get_fsdp_state")
+        or hasattr(each, "_fsdp_wrapped_module")
+        for each in model.modules()
+    )
+
+
 def _groups() -> Iterator[Any]:
     """FSDP2's groups of parameters, of all modules that it shards in this process."""
     if "torch.distributed.fsdp._fully_shard._fsdp_state" not in sys.modules:
