@@ -33,12 +33,14 @@ def parts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The plain tensors that a tensor is made of, by name: itself, or those within a sparse one or a subclass.
 
     Args:
-        tensor: any tensor. One that has no memory (the meta device, a fake one) has no parts.
+        tensor: any tensor. One that has no memory (the meta device, a fake one, what FSDP2 has let go) has no parts.
     """
     wrapper: Any = tensor
     if is_traceable_wrapper_subclass(wrapper):
         for name in wrapper.__tensor_flatten__()[0]:
-            yield from ((f".{name}{more}", part) for more, part in parts(getattr(wrapper, name)))
+            within = getattr(wrapper, name)
+            if isinstance(within, Tensor):  # a DTensor names the mesh of its processes too
+                yield from ((f".{name}{more}", part) for more, part in parts(within))
     elif tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return
     elif tensor.layout is torch.sparse_coo:
@@ -51,8 +53,17 @@ def parts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "", tensor.view(torch.uint8 if tensor.itemsize == 1 else torch.int16)
     elif tensor.is_quantized:
         yield "", tensor.int_repr()
-    else:
+    elif not is_let_go(tensor):
         yield "", tensor
+
+
+def is_let_go(tensor: Tensor) -> bool:
+    """Whether a plain tensor's memory was given back while it lives, as FSDP2 does with gathered weights.
+
+    Args:
+        tensor: a plain tensor.
+    """
+    return bool(tensor.numel()) and not tensor.untyped_storage().nbytes()
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

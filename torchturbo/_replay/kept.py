@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchturbo._replay.bits import parts, same_bits, unseen
+from torchturbo._replay.bits import is_let_go, parts, same_bits, unseen
 from torchturbo._replay.holders import (
     NOTHING,
     changed,
@@ -38,7 +38,9 @@ class Values(NamedTuple):
     copy: Tensor
 
     def put_back(self) -> None:
-        """Puts it back, where it is another."""
+        """Puts it back, where it is another. Who has let go of the memory fills it anew when it is needed."""
+        if is_let_go(self.alias):
+            return
         copy = self.copy.to(self.alias.device)
         if not same_bits(self.alias, copy):
             self.alias.copy_(copy)
