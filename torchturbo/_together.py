@@ -71,7 +71,10 @@ def agreed(mine: T, settle: Callable[[Sequence[T]], T] = of_rank_0) -> T:
     Raises:
         RanksError: another rank has raised, left or not come.
     """
-    return mine if _crew is None else _crew.exchange(mine, settle, MEANWHILE)
+    if _crew is None:
+        return mine
+    counts: T = _crew.exchange(mine, settle, MEANWHILE)
+    return counts
 
 
 def on_all(act: Callable[[], T], settle: Callable[[Sequence[T]], T] | None = None) -> T:
@@ -94,10 +97,10 @@ def on_all(act: Callable[[], T], settle: Callable[[Sequence[T]], T] | None = Non
     except (Exception, SystemExit) as error:
         crew.raised(error)
         raise
-    if settle is None:
-        crew.exchange(None, of_rank_0, MEANWHILE)
-        return mine
-    return crew.exchange(mine, settle, MEANWHILE)
+    if settle is not None:
+        return agreed(mine, settle)
+    agreed(None)
+    return mine
 
 
 def alike(what: str, mine: object) -> None:

@@ -56,7 +56,7 @@ def make():
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch, compiler: None) -> None:
-    """`zero_grad` imports the compiler when it is first called."""
+    """`zero_grad` imports the compiler when it is first called; and ranks of one test are not those of the next."""
     monkeypatch.setattr(_ranks, "_kept", [])
     monkeypatch.setattr(_together, "_met", 0)
 
@@ -109,7 +109,7 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         other = Other(monkeypatch, rank)
 
         for strategy in ("ddp", "fsdp"):
-            found = benchmark(step if strategy == "ddp" else _step("fsdp"), "fast", seconds=0.2)
+            found = benchmark(step if strategy == "ddp" else _step("fsdp"), "fast", seconds=0.05)
             runs, told = other.of_all(found.to_json())
             assert len(runs) == len(told) == 1
             assert "measured on 2 ranks" in found.notes[0]
@@ -121,11 +121,10 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         def differs(loss: Tensor) -> Tensor:
             return loss + time.perf_counter_ns() if rank else loss
 
-        checked = check_reproducible(_step("ddp", differs), price_seconds=1000.0)
+        checked = check_reproducible(_step("ddp", differs), price_seconds=100.0)
         assert [len(each) for each in other.of_all(checked)] == [1, 1]
         assert checked.difference is not None
         assert "on rank 1" in str(checked)
-        assert checked.price is not None
 
         costs = profile_layers(step, steps=1, trace=tmp_path / f"{rank}.json")
         assert [len(each) for each in other.of_all(costs.to_json())] == [1, 1]
@@ -136,36 +135,36 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
                 raise ValueError("on purpose")
             return loss
 
-        found = benchmark(_step("ddp", fails), autocast="bf16", seconds=0.1)
+        found = benchmark(_step("ddp", fails), autocast="bf16", seconds=0.01)
         assert [len(each) for each in other.of_all(found.to_json())] == [1, 1]
         assert found.rows[-1].failed is not None
         assert "rank 1 has raised ValueError: on purpose" in found.rows[-1].failed
 
-        loaded = tune_loader(list(range(64)), "1 s", batch_size=8)
+        loaded = tune_loader(list(range(64)), 0.3, batch_size=8)
         assert len(other.of_all(loaded.to_json())[1]) == 1
 
         _refused(step, rank)
 
         monkeypatch.chdir(tmp_path)
-        for command in (["bench", "--profiles", "exact", "--seconds", "0.1"], ["profile", "--steps", "1"]):
-            result = CliRunner().invoke(main, [command[0], "step.py:make()", *command[1:]])
-            assert result.exit_code == 0, result.output
-            assert bool(result.stdout) == (rank == 0)
+        result = CliRunner().invoke(main, ["profile", "step.py:make()", "--steps", "1"])
+        assert result.exit_code == 0, result.output
+        assert bool(result.stdout) == (rank == 0)
         dist.barrier()
 
 
 def _tunes(monkeypatch: pytest.MonkeyPatch, folder: Path, other: Other, rank: int) -> None:
     """A search that finds something, within a budget that is over on one rank at once."""
+    monkeypatch.setattr(search, "_MANY", 3)
     few = [{"tf32": True}, {"deterministic": True}]
     monkeypatch.setattr(search, "changes", lambda *_: iter(few if rank == 0 else [*few, {"autocast": "bf16"}]))
 
     def sleeps(loss: Tensor) -> Tensor:
         if torch.backends.mkldnn.enabled:
-            time.sleep(0.004)
+            time.sleep(0.03)
         return loss
 
     also = [{"mkldnn_enabled": False}]
-    tuned = tune(_step("ddp", sleeps), budget=2.0, write=folder / f"{rank}.toml", also=also)
+    tuned = tune(_step("ddp", sleeps), budget=60, write=folder / f"{rank}.toml", also=also)
     assert [len(each) for each in other.of_all(tuned.tuning.to_json())] == [1, 1]
     assert dict(tuned) == {"mkldnn_enabled": False}
     assert len(tuned.tuning.tried) == 3

@@ -162,7 +162,7 @@ class Race:
                 self.notes.append(_PROFILED)
 
     def _utilization(self, lane: Lane) -> None:
-        if lane.samples and agreed(bool(hardware.readings())):
+        if lane.samples and agreed(len(hardware.readings())) > 0:
             # What is taken of iterators is kept until it has been given again.
             enough = ceil(BUSY_SECONDS / statistics.median(lane.samples.values()))
             steps = agreed(self.steps if self._here.keeper.has_positions else max(1, enough))
