@@ -57,8 +57,7 @@ def of_rank_0(values: Sequence[T]) -> T:
 
 def largest(values: Sequence[T]) -> T:
     """The largest of the values that the ranks have; None where one has none."""
-    found: Any = None if None in values else max(values)  # type: ignore[type-var]
-    return found
+    return max(values, key=lambda its: (its is None, its))
 
 
 def agreed(mine: T, settle: Callable[[Sequence[T]], T] = of_rank_0) -> T:
@@ -283,7 +282,8 @@ class _Crew:
             error: why.
         """
         if self._over is None:
-            self._part(self._number, f"{self._of(error)}, and has left {self._what}()")
+            why = str(error) if isinstance(error, OnAnotherRank) else self._of(error)
+            self._part(self._number, f"{why}, and rank {self.place.rank} has left {self._what}()")
 
     def _of(self, error: BaseException) -> str:
         return f"rank {self.place.rank} has raised {in_a_line(error)}"
