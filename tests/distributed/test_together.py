@@ -182,6 +182,8 @@ def _refused(step: Callable[[], Tensor], rank: int) -> None:
         benchmark(step, seconds=1.0 + rank)
     with pytest.raises(RanksError if rank else ConfigError, match="cannot be written to"):
         tune(step, write="/proc/none/torchturbo.toml")
+    with pytest.raises(RanksError, match=r"FSDP2 gathers its shards in the type.*reference=\"exact\""):
+        benchmark(_step("fsdp"), "exact", reference="float64")
     with pytest.raises(RanksError, match=r"give it the plain model, as model\.module"):
         memory_plan(distribute(nn.Linear(2, 2), "ddp"), torch.ones(1, 2), loss=torch.sum)
 

@@ -16,7 +16,7 @@ from torchturbo import hardware
 from torchturbo._benchmark import contenders as who
 from torchturbo._benchmark.contenders import Contender
 from torchturbo._benchmark.data import Comparison, Drift, Switch, Timed
-from torchturbo._benchmark.numbers import Drifts
+from torchturbo._benchmark.numbers import Drifts, refuse_shards_in_float64
 from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import between, judged, ratios
 from torchturbo._replay.here import Here
@@ -54,6 +54,7 @@ def compare(
         same = who.alike(beside)
         alike("what would be measured", [(each.name, each.values) for each in beside if each not in same])
         here = Here(step, args, kwargs, modules, optimizers)
+        refuse_shards_in_float64(here, right)
         tell("what the step uses")
         drifts = Drifts(here, right, here.find(base.around))
         race = Race(here, [each for each in beside if each not in same])

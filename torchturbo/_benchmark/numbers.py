@@ -17,8 +17,10 @@ from torchturbo._replay.float64 import in_float64
 from torchturbo._replay.here import Here
 from torchturbo._replay.record import Record
 from torchturbo._together import agreed
+from torchturbo.errors import RanksError
 from torchturbo.regions._compiled import compiled_anew
 from torchturbo.regions._inductor import drawing_as_eager
+from torchturbo.regions._sharded import is_sharded
 
 
 class Drifts:
@@ -95,6 +97,23 @@ class Drifts:
             note = f"the reference has computed {name} in float32, or with other random numbers, as torch has it"
             if note not in self.notes:
                 self.notes.append(note)
+
+
+def refuse_shards_in_float64(here: Here, right: Contender) -> None:
+    """Raises where the reference is computed in float64, and parameters are shards, whose type FSDP2 has fixed.
+
+    Args:
+        here: the step.
+        right: the reference.
+
+    Raises:
+        RanksError: says what to write instead.
+    """
+    if right.wide and any(is_sharded(each.tensor) for each in here.keeper.tensors.values()):
+        raise RanksError(
+            'reference="float64" computes with parameters in float64, and FSDP2 gathers its shards in the type that '
+            'they had when it was made: compare with reference="exact", or measure it under DistributedDataParallel'
+        )
 
 
 def farthest(drifts: Sequence[Drift]) -> Drift:

@@ -18,7 +18,7 @@ from torchturbo import hardware
 from torchturbo._benchmark import contenders as who
 from torchturbo._benchmark.contenders import Contender
 from torchturbo._benchmark.data import Between, Drift
-from torchturbo._benchmark.numbers import Drifts
+from torchturbo._benchmark.numbers import Drifts, refuse_shards_in_float64
 from torchturbo._benchmark.race import Lane, Race
 from torchturbo._benchmark.ratios import FEWEST, between, judged, ratios
 from torchturbo._replay.here import Here
@@ -61,11 +61,12 @@ def search(
         for change in also:
             who.only(change)  # so that what is wrong is refused before anything runs
         here = Here(function, args, kwargs, modules, optimizers)
-        base = who.baseline()
+        base, right = who.baseline(), who.reference(reference)
+        refuse_shards_in_float64(here, right)
         tell("what the step uses")
         with _counting_loaders() as loaders:
             first = here.find(base.around)
-        drifts = Drifts(here, who.reference(reference), first)
+        drifts = Drifts(here, right, first)
         images = any(event.kind == "input" and len(event.shape) in (4, 5) for event in first.events)
         uses = Uses(loaders=bool(loaders()), images=images, optimizers=bool(first.steps))
         planned: list[Change] = [*also, *agreed(list(changes(hardware.detect(), uses)))]
