@@ -274,6 +274,8 @@ class _Crew:
             self.exchange(mine, of_rank_0, AFTER_AN_ERROR)
         except OnAnotherRank as other:
             error.add_note(f"torchturbo: {other}")
+            if self._over is not None:
+                self._over = f"{mine.told}. {self._over}"
 
     def leave(self, error: BaseException) -> None:
         """Tells the others that this one does not go on.

@@ -38,8 +38,6 @@ from torchturbo.cli import main
 from torchturbo.errors import ConfigError, RanksError
 from torchturbo.hardware import Place
 
-TWO = pytest.mark.skipif(sys.platform != "linux", reason="forks")
-FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 STEP = """
 import torch
 from torchturbo import distribute
@@ -101,8 +99,8 @@ def _step(strategy: Any, seen: Callable[[Tensor], Tensor] = lambda loss: loss) -
     return step
 
 
-@TWO
-@FORKS
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "step.py").write_text(STEP)
     with two.ranks(monkeypatch) as rank:
@@ -151,6 +149,14 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         result = CliRunner().invoke(main, ["profile", "step.py:make()", "--steps", "1"])
         assert result.exit_code == 0, result.output
         assert bool(result.stdout) == (rank == 0)
+
+        # Each for itself they would do other things, which a step without collectives lives to tell.
+        other.of_all(None)
+        alone, x = nn.Linear(8, 1), torch.ones(2, 8)
+        with monkeypatch.context() as patched:
+            patched.setattr(_ranks, "store", lambda: None)
+            benchmark(lambda: alone(x).sum().backward(), "exact", seconds=0.1)
+        assert len(other.of_all(None)[0]) == 2
         dist.barrier()
 
 
@@ -186,19 +192,6 @@ def _refused(step: Callable[[], Tensor], rank: int) -> None:
         benchmark(_step("fsdp"), "exact", reference="float64")
     with pytest.raises(RanksError, match=r"give it the plain model, as model\.module"):
         memory_plan(distribute(nn.Linear(2, 2), "ddp"), torch.ones(1, 2), loss=torch.sum)
-
-
-@TWO
-@FORKS
-def test_each_for_itself_they_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Linear(8, 1)
-    with two.ranks(monkeypatch) as rank:
-        dist.init_process_group("gloo")
-        other = Other(monkeypatch, rank)
-        monkeypatch.setattr(_ranks, "store", lambda: None)
-        benchmark(lambda: model(torch.ones(2, 8)).sum().backward(), "exact", seconds=0.2)
-        assert len(other.of_all(None)[0]) == 2
-        dist.barrier()
 
 
 # ------------------------------------------------------------------------------------------------------ how they agree
