@@ -255,7 +255,7 @@ def test_an_error_that_the_others_do_not_hear_of_says_so(
     assert "rank 0 has not come to where rank 1 is in benchmark() within 0.05 seconds" in error.__notes__[0]
     with pytest.raises(RanksError, match="started without torchrun"):
         one.exchange(1, of_rank_0, LONG)  # it comes after all
-    with pytest.raises(RanksError, match="rank 1 has raised ValueError: no. rank 0 has not come"):
+    with pytest.raises(RanksError, match=r"rank 1 has raised ValueError: no\. rank 0 has not come"):
         other.exchange(1, of_rank_0, LONG)
 
 
