@@ -8,6 +8,7 @@ step, be it a clock, a verdict or an exception, has to come to the same on all: 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ MEANWHILE = timedelta(minutes=30)
 """How long one waits for the run of another one, which may have to be compiled there: as long as torch's groups do."""
 AFTER_AN_ERROR = timedelta(seconds=30)
 """How long one waits whose own run has raised: others that do not raise may wait for it in a collective, for ever."""
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class OnAnotherRank(RanksError):
@@ -114,7 +118,8 @@ def alike(what: str, mine: object) -> None:
     """
     if _crew is None:
         return
-    other: Any = _crew.exchange(repr(mine), _first_other, MEANWHILE)
+    # Where an object is in memory is no difference.
+    other: Any = _crew.exchange(_ADDRESS.sub("", repr(mine)), _first_other, MEANWHILE)
     if other is not None:
         rank, its, first = other
         raise RanksError(f"{what} is {its} on rank {rank}, and {first} on rank 0: let it be the same on all ranks")

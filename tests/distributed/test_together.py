@@ -237,6 +237,23 @@ def test_what_raises_on_one_raises_on_all_and_they_go_on(crews: list[_together._
     assert _both(lambda: one.exchange(1, max, LONG), lambda: other.exchange(2, max, LONG)) == [2, 2]
 
 
+def test_asked_for_is_the_same_where_it_only_lies_elsewhere(
+    crews: list[_together._Crew], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_together, "_crew", crews[0])
+    for other, found in (("<f at 0x2>", None), ("<g at 0x1>", RanksError)):
+        act = partial(crews[1].exchange, _together._ADDRESS.sub("", other), of_rank_0, LONG)
+        mine, _ = _both(partial(_together.alike, "it", _Named("<f at 0x1>")), act)
+        assert mine is None if found is None else isinstance(mine, found)
+
+
+class _Named(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def test_whoever_leaves_is_not_waited_for(crews: list[_together._Crew]) -> None:
     one, other = crews
     other.leave(KeyboardInterrupt())
