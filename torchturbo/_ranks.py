@@ -6,7 +6,6 @@ into the store in which torchrun's processes find each other, once, and reads wh
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
 import warnings
@@ -22,10 +21,8 @@ from torchturbo import _sources, hardware
 from torchturbo._sources import Given, Sources
 from torchturbo.errors import RanksError, RanksWarning
 from torchturbo.hardware import Cpu, Gpu, Hardware, Xpu, place
-from torchturbo.hardware._ranks import in_group, is_launched, of_group
+from torchturbo.hardware._ranks import AT_LAUNCH, of_group, store
 
-AT_LAUNCH = timedelta(minutes=5)
-"""How long `torchturbo run` waits for the others: until the slowest has imported torch."""
 AT_ENTRY = timedelta(seconds=10)
 """How long the first block waits for those of the other ranks, which may never have one."""
 T = TypeVar("T", Cpu, Xpu)
@@ -226,34 +223,6 @@ def agree_by(store: Any) -> None:
             f"{error.told} of {place().size} has not come within {AT_LAUNCH.seconds // 60} minutes: it has ended, or "
             "cannot reach MASTER_ADDR"
         ) from None
-
-
-def store() -> Any:
-    """Where this process and those that train with it find each other; None where there is no other.
-
-    Raises:
-        RanksError: it cannot be reached.
-    """
-    if place().size == 1 or get_worker_info() is not None:
-        return None
-    if in_group():
-        return distributed.distributed_c10d._get_default_store()
-    if not is_launched() or not torch.distributed.is_available():
-        return None
-    rendezvous: Any = distributed.rendezvous
-    if not _kept:
-        try:
-            # It serves the script's own process group too, and must not end before that begins.
-            _kept.append(next(rendezvous("env://", timeout=AT_LAUNCH))[0])
-        except distributed.DistError as error:
-            raise RanksError(
-                f"the other processes cannot be reached at MASTER_ADDR={os.environ['MASTER_ADDR']}, "
-                f"MASTER_PORT={os.environ['MASTER_PORT']}: {error}"
-            ) from None
-    return _kept[0]
-
-
-_kept: list[Any] = []
 
 
 class _Missing(Exception):

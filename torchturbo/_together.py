@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from torchturbo import _ranks
 from torchturbo.errors import RanksError, in_a_line
 from torchturbo.hardware import Place, place
+from torchturbo.hardware import _ranks as processes
 
 T = TypeVar("T")
 TO_BEGIN = timedelta(minutes=1)
@@ -160,13 +161,13 @@ def together(what: str, **asked: object) -> Iterator[None]:
         RanksError: another rank has not come, or is asked for something else.
     """
     global _crew
-    store = _ranks.store()
+    store = processes.store()
     if store is None:
         yield
         return
-    before, crew = _crew, _Crew(store, place(), what)
+    crew = _Crew(store, place(), what)
     crew.meet()
-    _crew = crew
+    before, _crew = _crew, crew
     try:
         _ranks.agree_by(store)
         alike(f"what {what}() is asked for", asked)
@@ -195,11 +196,7 @@ class _Crew:
         self._over: str | None = None
 
     def meet(self) -> None:
-        """Waits for the others.
-
-        Raises:
-            RanksError: one has not come.
-        """
+        """Waits for the others."""
         global _met
         self.exchange(None, of_rank_0, TO_BEGIN)
         _met += 1

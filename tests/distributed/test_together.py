@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from tests.distributed import two
 from torchturbo import (
-    _ranks,
     _together,
     benchmark,
     check_reproducible,
     distribute,
+    hardware,
     memory_plan,
     profile_layers,
     tune,
@@ -56,7 +56,7 @@ def make():
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch, compiler: None) -> None:
     """`zero_grad` imports the compiler when it is first called; and ranks of one test are not those of the next."""
-    monkeypatch.setattr(_ranks, "_kept", [])
+    monkeypatch.setattr(hardware._ranks, "_kept", [])
     monkeypatch.setattr(_together, "_met", 0)
 
 
@@ -154,7 +154,7 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         other.of_all(None)
         alone, x = nn.Linear(8, 1), torch.ones(2, 8)
         with monkeypatch.context() as patched:
-            patched.setattr(_ranks, "store", lambda: None)
+            patched.setattr(hardware._ranks, "store", lambda: None)
             benchmark(lambda: alone(x).sum().backward(), "exact", seconds=0.1)
         assert len(other.of_all(None)[0]) == 2
         dist.barrier()
@@ -277,7 +277,7 @@ def test_an_error_that_the_others_do_not_hear_of_says_so(
 
 
 def test_whoever_begins_alone_is_told_to_call_it_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ranks, "store", dist.HashStore)
+    monkeypatch.setattr(hardware._ranks, "store", dist.HashStore)
     monkeypatch.setattr(_together, "place", lambda: Place(0, 2))
     monkeypatch.setattr(_together, "TO_BEGIN", SHORT)
     with pytest.raises(RanksError, match=r"call benchmark\(\) on every rank"):
@@ -294,4 +294,4 @@ def test_alone_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _together.on_all(lambda: 5, max) == 5
         assert _together.leads()
         assert not _together.told("all")
-    assert (_ranks._kept, threading.active_count()) == ([], threads)
+    assert (hardware._ranks._kept, threading.active_count()) == ([], threads)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import torch.distributed
+from torch.utils.data import get_worker_info
+
+from torchturbo.errors import RanksError
+
+AT_LAUNCH = timedelta(minutes=5)
+"""How long one that is launched waits for the others: until the slowest has imported torch."""
 
 
 class Place(NamedTuple):
@@ -52,3 +59,31 @@ def processes_here() -> int:
     """How many processes of one launch share this machine, as torchrun says."""
     told = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, int(told)) if told.isdecimal() else 1
+
+
+def store() -> Any:
+    """Where this process and those that train with it find each other; None where there is no other.
+
+    Raises:
+        RanksError: it cannot be reached.
+    """
+    if place().size == 1 or get_worker_info() is not None:
+        return None
+    if in_group():
+        return torch.distributed.distributed_c10d._get_default_store()
+    if not is_launched() or not torch.distributed.is_available():
+        return None
+    distributed: Any = torch.distributed
+    if not _kept:
+        try:
+            # It serves the script's own process group too, and must not end before that begins.
+            _kept.append(next(distributed.rendezvous("env://", timeout=AT_LAUNCH))[0])
+        except distributed.DistError as error:
+            raise RanksError(
+                f"the other processes cannot be reached at MASTER_ADDR={os.environ['MASTER_ADDR']}, "
+                f"MASTER_PORT={os.environ['MASTER_PORT']}: {error}"
+            ) from None
+    return _kept[0]
+
+
+_kept: list[Any] = []
