@@ -174,7 +174,7 @@ def _tunes(monkeypatch: pytest.MonkeyPatch, folder: Path, other: Other, rank: in
     also = [{"mkldnn_enabled": False}]
     tuned = tune(_step("ddp", sleeps), budget=60, write=folder / f"{rank}.toml", also=also)
     assert [len(each) for each in other.of_all(tuned.tuning.to_json())] == [1, 1]
-    assert dict(tuned) == {"mkldnn_enabled": False}
+    assert tuned["mkldnn_enabled"] is False  # another one may seem faster too, by noise
     assert len(tuned.tuning.tried) == 3
     assert (folder / f"{rank}.toml").exists() == (rank == 0)
 
