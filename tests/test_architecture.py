@@ -48,12 +48,12 @@ ORDER = (
     "_told",  # the forms that what has been found takes
     "_watch",  # what loops do with their time
     "_pictures",  # the forms that have pictures
+    "_float8",  # layers that multiply in float8
     "_report",  # what is in force, in words
     "_turns",  # code that runs in turns
     "_wrap",  # what is called, in blocks
     "_outputs",  # what modules return
     "_modules",  # modules, in blocks
-    "_float8",  # layers that multiply in float8
     "_accelerate",  # all of these
     "_prefetch",  # loaders, one batch ahead
     "_replay",  # a function again and again from the same state

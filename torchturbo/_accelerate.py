@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from torchturbo._float8 import check, config_of, convert, put_back
+from torchturbo._float8 import check, config_of, convert, note, put_back
 from torchturbo._modules import OutputDtype, accelerated_class, accelerated_module, parsed_dtype, restored
 from torchturbo._sources import UNNAMED, sources
 from torchturbo._turbo import turbo
@@ -133,6 +133,7 @@ def _in_float8(around: turbo, output_dtype: OutputDtype, float8: object, on_oom:
     _decorated(target, around, output_dtype, on_oom)
     if reason is None:
         convert(target, config)
+    note(target, float8, config, reason)
     return target
 
 

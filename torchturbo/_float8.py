@@ -6,6 +6,9 @@ that optimizers, hooks and whoever holds it go on with it; it is given torchao's
 
 from __future__ import annotations
 
+import sys
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -16,6 +19,53 @@ from torchturbo.hardware import Hardware
 _BEFORE = "__torchturbo_before_float8__"
 MULTIPLE = 16
 """What the sizes of a layer have to be divisible by: float8 kernels know no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model was asked to be.
+
+    Attributes:
+        float8: what was asked for.
+        where: the line that asked, as ``file:line``.
+        reason: why it is left out, as a sentence, or None.
+        emulated: whether torchao was told to emulate it.
+    """
+
+    float8: object
+    where: str
+    reason: str | None
+    emulated: bool
+
+
+_ASKED: weakref.WeakKeyDictionary[nn.Module, Asked] = weakref.WeakKeyDictionary()
+"""Models that were asked to compute in float8, oldest first."""
+
+
+def asked() -> tuple[Asked, ...]:
+    """What living models were asked to be, oldest first."""
+    return tuple(_ASKED.values())
+
+
+def converted() -> int:
+    """How many layers of these compute in float8 now."""
+    return len({id(each) for model in list(_ASKED) for each in model.modules() if _BEFORE in vars(each)})
+
+
+def note(model: nn.Module, float8: object, config: Any, reason: str | None) -> None:
+    """Keeps what a model was asked to be, for the report.
+
+    Args:
+        model: whose layers.
+        float8: what was asked for.
+        config: torchao's.
+        reason: why it is left out, or None.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "torchturbo":
+        frame = frame.f_back
+    its = float8 if isinstance(float8, str | bool) else type(float8).__name__
+    _ASKED[model] = Asked(its, f"{frame.f_code.co_filename}:{frame.f_lineno}", reason, bool(config.emulate))
 
 
 def why_not(hardware: Hardware) -> str | None:
@@ -125,6 +175,7 @@ def put_back(model: nn.Module) -> None:
     Args:
         model: whose.
     """
+    _ASKED.pop(model, None)
     for layer in model.modules():
         before = vars(layer).pop(_BEFORE, None)
         if before is not None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from torchturbo import accelerate, restore, turbo
 from torchturbo._float8 import fitting, why_not
+from torchturbo._report import gather
 from torchturbo.errors import (
     HardwareWarning,
     MissingPackageError,
@@ -170,6 +171,32 @@ def test_what_cannot_be_converted_is_refused(emulated: Any) -> None:
         accelerate(float8=emulated)(lambda: None)
     with pytest.raises(TargetError, match="float8 is for modules"):
         accelerate(nn.Linear, float8=emulated)
+
+
+def test_the_report_says_what_computes_in_float8_and_why_nothing_does(emulated: Any) -> None:
+    with pretend_hardware("H100"):
+        row = gather()["float8"]
+        assert (row.now, row.effective, row.reason, row.origin) == (None, True, None, "not set by torchturbo")
+        its = accelerate(model(), profile="exact", float8="rowwise")
+        row = gather()["float8"]
+        assert (row.now, row.asked, row.effective, row.origin) == ("2 layers", "rowwise", True, "accelerate")
+        assert str(row.where).startswith(f"{__file__}:")
+        restore(its)
+        assert gather()["float8"].origin == "not set by torchturbo"
+    with pretend_hardware("A100"):
+        with pytest.warns(HardwareWarning):
+            its = accelerate(model(), profile="exact", float8=True)
+        row = gather()["float8"]
+        reason = "float8 needs compute capability 8.9, and NVIDIA A100-SXM4-80GB does not have it"
+        assert (row.now, row.asked, row.effective, row.reason) == (None, True, False, reason)
+        restore(its)
+        assert gather()["float8"].reason == reason
+    its = accelerate(model(), profile="exact", float8=emulated)
+    row = gather()["float8"]
+    assert (row.now, row.asked, row.effective) == ("2 layers", "Float8LinearConfig", True)
+    assert row.note == "torchao emulates float8, as it was told to"
+    assert "2 layers" in gather().to_text()
+    del its
 
 
 def test_blocks_name_where_it_goes() -> None:

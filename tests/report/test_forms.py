@@ -56,7 +56,7 @@ def test_the_dictionary_holds_everything_in_plain_things(full: Report) -> None:
         "options", "blocks", "about", "hardware", "readings", "versions", "environment", "contradictions", "compiled",
         "advice",
     }  # fmt: skip
-    assert list(told["options"]) == list(OPTIONS)
+    assert list(told["options"]) == [*OPTIONS, "float8"]
     assert told["options"]["matmul_precision"] == {
         "area": "float32",
         "members": [],
@@ -295,7 +295,7 @@ def test_no_name_and_no_word_is_broken_in_the_table(full: Report, width: int) ->
     head, rule, *body = lines_of_the_table(full.to_text(width))
     assert head.split("  ")[0] == "option"
     assert set(rule) <= {"\N{BOX DRAWINGS LIGHT HORIZONTAL}", " "}
-    assert [line.split()[0] for line in body if not line.startswith(" ")] == list(OPTIONS)
+    assert [line.split()[0] for line in body if not line.startswith(" ")] == [*OPTIONS, "float8"]
     spoken = " ".join(body).split()
     for row in full:
         for cell in words.cells(row, words.footnotes(full), wide=width >= 96):
@@ -304,7 +304,7 @@ def test_no_name_and_no_word_is_broken_in_the_table(full: Report, width: int) ->
 
 def test_with_room_a_row_takes_one_line_and_names_profiles_as_such(full: Report) -> None:
     _, _, *body = lines_of_the_table(full.to_text(120))
-    assert len(body) == len(OPTIONS)
+    assert len(body) == len(OPTIONS) + 1
     assert "profile exact, tf32=False" not in " ".join(body)
     assert any(line.startswith("cudnn_precision") and "profile fast, tf32=True" in line for line in body)
     narrow = lines_of_the_table(full.to_text(80))
@@ -312,7 +312,7 @@ def test_with_room_a_row_takes_one_line_and_names_profiles_as_such(full: Report)
 
 
 def test_the_whole_origin_fits_from_96_columns_on(full: Report) -> None:
-    assert len(lines_of_the_table(full.to_text(96))) == len(OPTIONS) + 2
+    assert len(lines_of_the_table(full.to_text(96))) == len(OPTIONS) + 3
     assert "profile fast" in full.to_text(96)
     assert "profile fast" not in "\n".join(lines_of_the_table(full.to_text(95)))
 
@@ -336,9 +336,10 @@ def test_nothing_is_cut_short_however_long_or_narrow(full: Report) -> None:
     assert re.sub(r"\s", "", text).count(long) >= 2  # as a block, and as advice; in the table others stand between
     assert text.count("x") >= 450
     narrow = lines_of_the_table(full.to_text(60))
-    assert [line.split()[0] for line in narrow if line[0] not in " \N{BOX DRAWINGS LIGHT HORIZONTAL}"][1:] == list(
-        OPTIONS
-    )
+    assert [line.split()[0] for line in narrow if line[0] not in " \N{BOX DRAWINGS LIGHT HORIZONTAL}"][1:] == [
+        *OPTIONS,
+        "float8",
+    ]
 
 
 def test_text_has_no_empty_sections_and_no_trailing_blanks() -> None:
@@ -352,7 +353,7 @@ def test_text_has_no_empty_sections_and_no_trailing_blanks() -> None:
 
 def test_str_is_its_text_and_repr_is_one_line(full: Report) -> None:
     assert str(full) == full.to_text() == full.to_text(100)
-    assert repr(full) == f"<Report: {len(OPTIONS)} options, 2 open blocks, 1 pieces of advice>"
+    assert repr(full) == f"<Report: {len(OPTIONS) + 1} options, 2 open blocks, 1 pieces of advice>"
 
 
 def test_rich_shows_it_in_colours_and_takes_no_text_for_markup(full: Report) -> None:
@@ -430,7 +431,7 @@ def test_html_is_sound_and_says_everything(full: Report) -> None:
         assert f"<b>{title}</b>" in page
     assert "<this>" not in page
     assert "&lt;this&gt; &amp;" in page
-    assert page.count('title="') == len(OPTIONS)
+    assert page.count('title="') == len(OPTIONS) + 1
 
 
 def test_html_has_no_empty_sections() -> None:

@@ -18,7 +18,7 @@ NOT_SET = "not set by torchturbo"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One option: a setting, a region, or a group of settings.
+    """One option: a setting, a region, or a group of settings; and ``float8``, which is one of `accelerate`.
 
     Attributes:
         name: the option.
@@ -135,7 +135,7 @@ class Report(Told):
     ``report["autocast"]`` is one option's row. It shows itself as a table in a terminal and in a notebook.
 
     Attributes:
-        rows: every option, in the order of the catalogue.
+        rows: every option, in the order of the catalogue, and float8.
         blocks: the blocks that are open, in every thread, oldest first.
         about: the block that the report was asked of; None for the whole process.
         hardware: the machine.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from torchturbo import _float8
 from torchturbo._catalogue import OPTIONS
 from torchturbo._report.data import NOT_SET, Contradiction, Row
 from torchturbo._report.engine import Engine
@@ -18,7 +19,7 @@ MIXED = "mixed"
 
 
 def read_rows(engine: Engine, hardware: Hardware, raising: Iterable[Contradiction]) -> tuple[Row, ...]:
-    """One row for every option, in the order of the catalogue.
+    """One row for every option, in the order of the catalogue, and one for float8, which is an option of `accelerate`.
 
     Args:
         engine: what the open blocks hold.
@@ -34,11 +35,33 @@ def read_rows(engine: Engine, hardware: Hardware, raising: Iterable[Contradictio
     for name, option in OPTIONS.items():
         if isinstance(option, Group):
             table[name] = _of_group(option, engine, table)
-    return tuple(table[name] for name in OPTIONS)
+    return (*(table[name] for name in OPTIONS), _of_float8(hardware))
 
 
 def _joined(*sentences: str | None) -> str | None:
     return "; ".join(dict.fromkeys(sentence for sentence in sentences if sentence)) or None
+
+
+def _of_float8(hardware: Hardware) -> Row:
+    """What models compute in float8, or why none does here; the newest that was asked to stands for them."""
+    count, newest = _float8.converted(), next(reversed(_float8.asked()), None)
+    reason = _float8.why_not(hardware) if newest is None else newest.reason
+    return Row(
+        name="float8",
+        area="accelerate",
+        members=(),
+        help="Multiply in float8 in the linear layers of a model, by torchao: accelerate(model, float8=True).",
+        scope="process",
+        now=f"{count} {'layer' if count == 1 else 'layers'}" if count else None,
+        before=None,
+        asked=None if newest is None else newest.float8,
+        origin=NOT_SET if newest is None else "accelerate",
+        where=None if newest is None else newest.where,
+        held=bool(count),
+        effective=reason is None,
+        reason=reason,
+        note="torchao emulates float8, as it was told to" if newest is not None and newest.emulated else None,
+    )
 
 
 # --------------------------------------------------------------------------------------------------- settings
@@ -103,6 +126,8 @@ def _asked_for(row: Row, setting: Setting, engine: Engine) -> Row:
         return row
     put_by, decision = in_force
     row = replace(row, held=True)
+    if setting.left_to is not None and (owner := setting.left_to()) is not None:
+        return replace(row, effective=False, reason=f"left to {owner}")
     by = f"{decision.origin} ({put_by.where})"
     if (put := setting.show(*engine.put(setting))) != row.now:
         return replace(row, note=f"somebody else has changed it: {by} put {value(row, put)} in force")

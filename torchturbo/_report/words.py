@@ -20,7 +20,9 @@ def shown(name: str, its: object) -> str:
     """A value of the option of that name, as it stands in a table."""
     if its is not None:
         return str(its)
-    option = OPTIONS[name]
+    option = OPTIONS.get(name)
+    if option is None:
+        return "off"
     if None in option.values.choices:
         return "off"
     return "not set" if isinstance(option, Setting) and option.cells else "-"

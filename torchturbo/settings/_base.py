@@ -177,6 +177,7 @@ class Setting:
         missing: why this torch cannot do it at all, as a sentence, or None.
         told: what has come of it in this thread's block so far, as a sentence or None, where a value means something
             else for each thing that code comes with.
+        left_to: who has shown itself to see to it in this thread's block, so that the block does no more; or None.
         name: the keyword; given by discovery, from the name of the variable.
         area: the file that declares it; given by discovery.
     """
@@ -190,6 +191,7 @@ class Setting:
     resolve: Callable[[Any, Hardware], Any] = lambda value, hardware: value
     missing: str | None = None
     told: Callable[[], str | None] | None = None
+    left_to: Callable[[], str | None] | None = None
     name: str = ""
     area: str = ""
 
