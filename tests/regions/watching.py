@@ -20,8 +20,9 @@ def under_autocast(device: str = "cpu") -> bool:
 def in_place() -> list[object]:
     """Everything in torch that a region puts something into."""
     hooks = (optimizers._global_optimizer_pre_hooks, optimizers._global_optimizer_post_hooks)
-    asked = torch.backends.mha.get_fastpath_enabled
-    return [*(module._engine_run_backward for module in ENGINES), *(list(hook.items()) for hook in hooks), asked]
+    called = [torch.backends.mha.get_fastpath_enabled]
+    called += [torch.autocast_increment_nesting, torch.autocast_decrement_nesting]
+    return [*(module._engine_run_backward for module in ENGINES), *(list(hook.items()) for hook in hooks), *called]
 
 
 class Watched:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from torchturbo._dynamo import untraced
+from torchturbo.regions import _own_autocasts as own_autocasts
 from torchturbo.regions import _schedules, _steps
 from torchturbo.regions._accumulating import Accumulation
 from torchturbo.regions._calls import module_calls
@@ -46,6 +47,8 @@ def _run(engine: _Engine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _steps.heal(here)
     # Copies of weights are kept by an autocast of the user's own inside the region alone; here they go stale.
     torch.clear_autocast_cache()
+    if here.spans and kwargs.get("accumulate_grad"):
+        own_autocasts.judge(here, args[0])
     outermost = kwargs.get("accumulate_grad") and torch._C._current_graph_task_id() == -1
     before = off(here)
     try:
@@ -70,6 +73,12 @@ def _around(engine: _Engine) -> _Engine:
         return _run(engine, args, kwargs)
 
     return untraced(run)
+
+
+_TORCH = own_autocasts.TORCH
+_ENTERS, _LEAVES = own_autocasts.NAMES
+_THEIRS_ENTERS, _THEIRS_LEAVES = own_autocasts.THEIRS
+_OURS_ENTERS, _OURS_LEAVES = own_autocasts.STANDING_IN
 
 
 class _Watch:
@@ -107,6 +116,9 @@ class _Watch:
                 _AUTOGRAD[_NAME] = self.ours
             BEFORE_STEP[KEY] = before_step
             MHA[FASTPATH_NAME] = FASTPATH.ours
+            if _TORCH[_ENTERS] is _THEIRS_ENTERS and _TORCH[_LEAVES] is _THEIRS_LEAVES:
+                _TORCH[_ENTERS] = _OURS_ENTERS
+                _TORCH[_LEAVES] = _OURS_LEAVES
         elif self.regions and not regions:
             # Somebody who patched on top of us keeps us in the chain, where we do nothing without an open region.
             self.beneath = _AUTOGRAD[_NAME] not in (self.ours, self.engine)
@@ -115,6 +127,10 @@ class _Watch:
             del BEFORE_STEP[KEY]
             if MHA[FASTPATH_NAME] is FASTPATH.ours:
                 MHA[FASTPATH_NAME] = FASTPATH.theirs
+            if _TORCH[_ENTERS] is _OURS_ENTERS:
+                _TORCH[_ENTERS] = _THEIRS_ENTERS
+            if _TORCH[_LEAVES] is _OURS_LEAVES:
+                _TORCH[_LEAVES] = _THEIRS_LEAVES
             if KEY in AFTER_STEP:
                 del AFTER_STEP[KEY]
         self.regions = regions
@@ -128,16 +144,17 @@ module_calls.after = look
 _is_cache_enabled, _set_cache_enabled = torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled
 _clear_cache = torch.clear_autocast_cache
 
-Region = tuple[bool, tuple[str, ...], Scaler | None, bool]
+Region = tuple[bool, tuple[str, ...], Scaler | None, bool, str | bool | None]
 """What makes autocast a region in one thread: (whether it keeps cast copies of weights, the device types that the
-region has put under it, what scales the gradients of backward, whether it is off after one until the next forward)."""
+region has put under it, what scales the gradients of backward, whether it is off after one until the next forward, and
+whose autocast has shown itself to be: `Here.own`)."""
 
 
 def _read_region() -> Region:
     here = thread.here
     if here.steps:
         _steps.heal(here)
-    return _is_cache_enabled(), here.devices, here.scaler, here.after
+    return _is_cache_enabled(), here.devices, here.scaler, here.after, here.own
 
 
 def _change(here: Here, devices: tuple[str, ...], scaler: Scaler | None, accumulating: Accumulation | None) -> None:
@@ -159,7 +176,7 @@ def _steps_watched(here: Here) -> bool:
 
 
 def _write_region(raw: Region, over: Raw) -> None:
-    cache, devices, scaler, after = raw
+    cache, devices, scaler, after, own = raw
     here = thread.here
     if here.steps:
         # Steps that failed in a region end with it: what they would return to is being written away.
@@ -174,6 +191,9 @@ def _write_region(raw: Region, over: Raw) -> None:
     here.changes += 1
     if after is not here.after:
         set_after(here, after)
+    here.own = own
+    if here.spans:
+        here.spans.clear()
     if cache:
         # Copies that an autocast around the region made earlier would come back to life, stale.
         _clear_cache()
@@ -182,8 +202,8 @@ def _write_region(raw: Region, over: Raw) -> None:
 
 def _moved(found: Region, was: Region, now: Region) -> Region:
     """What a region stands on once the one beneath it is gone, with whom goes that it was after a backward."""
-    cache, devices, scaler, after = moved(found, was, now)
-    return cache, devices, scaler, after if (devices, scaler) == found[1:3] else now[3]
+    cache, devices, scaler, after, own = moved(found, was, now)
+    return (cache, devices, scaler, *((after, own) if (devices, scaler) == found[1:3] else now[3:]))
 
 
 REGION = Cell("a region's autocast", "thread", _read_region, _write_region, _moved)

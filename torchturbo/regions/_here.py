@@ -55,6 +55,8 @@ class Here:
         factors: how the scale of a new scaler starts and moves.
         scaler: what scales the gradients of backward, or None.
         left_out: optimizers whose last step in the region was left out, by identity.
+        own: where the code enters the `torch.autocast` that has shown itself to be around its forward passes, to which
+            the region's is left; False where it has shown itself to be around less; None before the first.
         last_scaler: what scaled the last backward, in this block or one within it.
         after: whether a backward has ended and autocast is off until the step has ended, or a module is called.
         changes: how often the region has changed, so that one which closes in the middle of a backward or a step is not
@@ -64,6 +66,7 @@ class Here:
         user_scales: whether the losses of the region are scaled by a `GradScaler` of the user's own; None before the
             first.
         scaled_by_user: the nodes of losses that were.
+        spans: the autocasts of the code's own since the last backward.
     """
 
     __slots__ = (
@@ -76,8 +79,10 @@ class Here:
         "in_scheduler",
         "last_scaler",
         "left_out",
+        "own",
         "scaled_by_user",
         "scaler",
+        "spans",
         "stepping",
         "steps",
         "user_scales",
@@ -98,6 +103,8 @@ class Here:
         self.stepping: list[int] = []
         self.user_scales: bool | None = None
         self.scaled_by_user: deque[Any] = deque(maxlen=64)
+        self.own: str | bool | None = None
+        self.spans: list[Any] = []
 
 
 class _Thread(threading.local):
@@ -137,11 +144,14 @@ def back(here: Here, before: Before) -> None:
             torch.set_autocast_enabled(device, enabled)
 
 
+_increment, _decrement = torch.autocast_increment_nesting, torch.autocast_decrement_nesting
+
+
 @untraced
 def _in_a_block_of_the_users() -> bool:
     """Whether a `torch.autocast` of the user's own is open: it puts back by itself what it found."""
-    torch.autocast_increment_nesting()
-    return torch.autocast_decrement_nesting() > 0
+    _increment()
+    return _decrement() > 0
 
 
 @untraced

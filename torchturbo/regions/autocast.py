@@ -59,7 +59,10 @@ def _region(device: str) -> Cell:
         here = thread.here
         if here.steps:
             heal(here)
-        return (_is_cache_enabled(), here.devices, here.scaler, here.after), (not _is_off(key), _dtype(device))
+        return (_is_cache_enabled(), here.devices, here.scaler, here.after, here.own), (
+            not _is_off(key),
+            _dtype(device),
+        )
 
     def write(raw: Raw, over: Raw) -> None:
         region, (on, dtype) = raw
@@ -94,7 +97,7 @@ def _off(beneath: tuple[bool, torch.dtype]) -> tuple[bool, torch.dtype]:
 
 
 def _no_region(beneath: Raw) -> Raw:
-    return beneath[0], (), None, False
+    return beneath[0], (), None, False, None
 
 
 def _scaler(values: Mapping[str, Any]) -> Scaler:
@@ -107,11 +110,11 @@ def _edits(value: str | None, device: str) -> tuple[Write, ...]:
     if value is None:
         return ((REGION, _no_region), *((cell, _off) for cell in _ON.values()))
     if value == "fp16":
-        return (REGION, own(_scaler, lambda scaler: (False, (device,), scaler, False))), (
+        return (REGION, own(_scaler, lambda scaler: (False, (device,), scaler, False, None))), (
             _ON[device],
             always((True, torch.float16)),
         )
-    return (REGION, always((False, (device,), None, False))), (_ON[device], always((True, torch.bfloat16)))
+    return (REGION, always((False, (device,), None, False, None))), (_ON[device], always((True, torch.bfloat16)))
 
 
 def _resolve(value: str | None, hardware: Hardware) -> str | None:
@@ -171,6 +174,12 @@ def _told() -> str | None:
     return f"gradients are scaled by {here.scaler.get_scale():g} in backward; {steps}"
 
 
+def _left_to() -> str | None:
+    """Who has shown itself to enter autocast in this thread's block, which so is left to it."""
+    where = thread.here.own
+    return f"the torch.autocast that the code enters by itself, at {where}" if where else None
+
+
 def _show(*raws: tuple[bool, torch.dtype]) -> object:
     """What the device that work runs on has; another one only where that has none."""
     words = {"bfloat16": "bf16", "float16": "fp16"}
@@ -203,4 +212,5 @@ autocast = Setting(
     why_not=_why_not,
     resolve=_resolve,
     told=_told,
+    left_to=_left_to,
 )
