@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
-
 from torchturbo.integrations._around import UNNAMED, Beside, expect, left
+from torchturbo.integrations._needed import needed
 from torchturbo.profiles import Profile
+
+with needed("accelerate"):
+    from accelerate import Accelerator
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from ignite.engine import Engine
-
 from torchturbo._program import Left
 from torchturbo.integrations._around import UNNAMED, Blocks, Within, expect, left
+from torchturbo.integrations._needed import needed
 from torchturbo.profiles import Profile
+
+with needed("ignite"):
+    from ignite.engine import Engine
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -31,7 +33,8 @@ def _left_to(engine: Any) -> Left:
     autocast = accumulates = None
     if str(getattr(step, "__module__", "")).startswith("ignite."):
         if made_by.endswith(("_amp", "_apex")):
-            autocast = f"Ignite's create_supervised_trainer(amp_mode={made_by.rpartition('_')[2]!r})"
+            made = "evaluator" if "evaluation" in made_by else "trainer"
+            autocast = f"Ignite's create_supervised_{made}(amp_mode={made_by.rpartition('_')[2]!r})"
         if (waits := closed.get("gradient_accumulation_steps", 1)) > 1:
             accumulates = f"Ignite's create_supervised_trainer(gradient_accumulation_steps={waits})"
         elif closed.get("scaler"):

@@ -13,6 +13,7 @@ import torch
 
 from torchturbo._program import Left
 from torchturbo.integrations._around import UNNAMED, Beside, Blocks, Instead, expect, left
+from torchturbo.integrations._needed import needed
 from torchturbo.profiles import Profile
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
     from torchturbo._options import Options
 
-if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
-    from pytorch_lightning import Callback
-else:
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
+with needed("lightning", "pytorch-lightning"):
+    if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
         from pytorch_lightning import Callback
+    else:
+        try:
+            from lightning.pytorch import Callback
+        except ImportError:
+            from pytorch_lightning import Callback
 
 __all__ = ["TurboCallback", "turbo_for"]
 

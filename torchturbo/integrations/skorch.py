@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from skorch.callbacks import Callback
-
 from torchturbo._program import Left
 from torchturbo.integrations._around import Blocks, Instead, Within, left
+from torchturbo.integrations._needed import needed
+
+with needed("skorch"):
+    from skorch.callbacks import Callback
 
 __all__ = ["TurboCallback"]
 

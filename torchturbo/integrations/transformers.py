@@ -9,11 +9,13 @@ import sys
 from types import FrameType
 from typing import Any, ClassVar
 
-from transformers import Trainer, TrainerCallback
-
 from torchturbo._program import Left
 from torchturbo.errors import TargetError
 from torchturbo.integrations._around import Blocks, Instead, Within, expect, left
+from torchturbo.integrations._needed import needed
+
+with needed("transformers"):
+    from transformers import Trainer, TrainerCallback
 
 __all__ = ["TurboCallback"]
 
@@ -27,10 +29,11 @@ def _left_to(trainer: Any) -> Left:
 
 
 class TurboCallback(Blocks, TrainerCallback):  # type: ignore[misc] # its types are not looked at
-    """A block around each ``train()`` of a `transformers.Trainer`, with the evaluations in it.
+    """A block around each ``train()``, ``evaluate()`` and ``predict()`` of a `transformers.Trainer`.
 
-    ``Trainer(..., callbacks=[TurboCallback("fast")])``. The trainer tells no callback of an exception. So when the
-    trainer has been made, its ``train`` gets a block around it; a trainer that is there already is given to `attach`.
+    ``Trainer(..., callbacks=[TurboCallback("fast")])``. The trainer tells no callback of an exception, nor that it
+    begins to evaluate. So when the trainer has been made, these methods get blocks around them; a trainer that is there
+    already is given to `attach`. An evaluation within training runs in the block that is open.
 
     Args:
         profile: as `turbo` takes it.
@@ -45,7 +48,7 @@ class TurboCallback(Blocks, TrainerCallback):  # type: ignore[misc] # its types 
     _instead: ClassVar[Instead] = {"accumulate": (1, _WAITS)}
 
     def attach(self, trainer: Any) -> None:
-        """Puts blocks around the ``train`` of a trainer, and makes this a callback of it.
+        """Puts blocks around the runs of a trainer, and makes this a callback of it.
 
         Args:
             trainer: a `transformers.Trainer`.
@@ -56,7 +59,8 @@ class TurboCallback(Blocks, TrainerCallback):  # type: ignore[misc] # its types 
         expect(trainer, Trainer, "attach takes a transformers.Trainer")
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
-        Within(trainer, "train", self._around, _left_to)
+        for run in ("train", "evaluate", "predict"):
+            Within(trainer, run, self._around, _left_to)
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Attaches itself to the trainer that is being made."""
