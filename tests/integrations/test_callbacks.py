@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
+import sys
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +18,8 @@ from tests.integrations.digits import optimizer_of
 from torchturbo import PROFILES, Profile, turbo
 from torchturbo._sources import UNNAMED
 from torchturbo._turbo import in_force
-from torchturbo.errors import OptionNameError, TargetError, UnsupportedHere
+from torchturbo.errors import MissingPackageError, OptionNameError, TargetError, UnsupportedHere
+from torchturbo.integrations import _needed
 from torchturbo.integrations._around import Around, Beside, Blocks, Within, expect, left
 
 LEFT = left(autocast="a framework", accumulate="its own")
@@ -86,6 +90,64 @@ class TestBeside:
         made = Beside("fast", LEFT, anomaly=True)
         for again in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
             assert (again._left_to, repr(again)) == (LEFT, repr(made))
+
+
+class TestNeeded:
+    @pytest.fixture
+    def brought(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        """The distributions that are installed, of which an extra wants two."""
+        versions: dict[str, str] = {}
+
+        def version(name: str) -> str:
+            if name not in versions:
+                raise PackageNotFoundError(name)
+            return versions[name]
+
+        wanted = ['one>=2.5; extra == "lib"', "two[more]>=1.10 ; extra == 'lib'", 'three>=9; extra == "library"']
+        monkeypatch.setattr(_needed.metadata, "version", version)
+        monkeypatch.setattr(_needed.metadata, "requires", lambda name: wanted)
+        return versions
+
+    def test_what_is_not_there_is_named_with_what_to_type(self, brought: dict[str, str]) -> None:
+        brought["one"] = "2.5.1"
+        says = r"integrations\.lib needs two>=1\.10, which is not installed: pip install 'torchturbo\[lib\]'"
+        with pytest.raises(MissingPackageError, match=says), _needed.needed("lib"):
+            raise ImportError("no two")
+
+    def test_what_is_too_old_is_named_with_what_to_type(self, brought: dict[str, str]) -> None:
+        brought |= {"one": "2.5", "two": "1.9.3"}
+        says = r"needs two>=1\.10, and 1\.9\.3 is installed: pip install --upgrade 'torchturbo\[lib\]'"
+        with pytest.raises(MissingPackageError, match=says), _needed.needed("lib"):
+            pass
+        brought["too"] = "1.10.0rc1"
+        with _needed.needed("lib", "too"):
+            pass
+
+    def test_another_error_of_a_library_that_is_there_is_its_own(self, brought: dict[str, str]) -> None:
+        brought |= {"one": "3", "two": "2"}
+        with pytest.raises(ImportError, match="broken") as raised, _needed.needed("lib"):
+            raise ImportError("broken")
+        assert type(raised.value) is ImportError
+
+    def test_where_torchturbo_is_not_installed_its_extra_has_the_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nothing(name: str) -> Any:
+            raise PackageNotFoundError(name)
+
+        monkeypatch.setattr(_needed.metadata, "version", nothing)
+        monkeypatch.setattr(_needed.metadata, "requires", nothing)
+        with pytest.raises(MissingPackageError, match=r"integrations\.lib needs lib, which"), _needed.needed("lib"):
+            raise ImportError
+        with _needed.needed("lib"):
+            pass
+
+    @pytest.mark.parametrize("library", ["lightning", "transformers", "accelerate", "ignite", "skorch"])
+    def test_each_library_says_so(self, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in (library, "pytorch_lightning", "lightning.pytorch", f"{library}.engine", f"{library}.callbacks"):
+            monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, f"torchturbo.integrations.{library}", raising=False)
+        monkeypatch.setattr(_needed, "_version", lambda name: None)
+        with pytest.raises(MissingPackageError, match=rf"{library} needs .*{library}.*'torchturbo\[{library}\]'"):
+            importlib.import_module(f"torchturbo.integrations.{library}")
 
 
 class TestAround:
@@ -299,6 +361,23 @@ class TestTransformers:
             trainer.train()
         with pytest.raises(TargetError, match=r"takes a transformers.Trainer, and got str"):
             its.attach("trainer")
+
+    def test_evaluations_and_predictions_by_themselves_have_blocks_too(self, callback: Any, tmp_path: Any) -> None:
+        from transformers import Trainer, TrainingArguments
+
+        seen: list[tuple[bool, int]] = []
+
+        class Model(nn.Module):
+            def forward(self, x: Any, labels: Any) -> dict[str, Any]:
+                seen.append((torch.is_autocast_enabled("cpu"), len(in_force())))
+                return {"loss": x.sum(), "logits": x}
+
+        arguments: Any = {"use_cpu": True, "report_to": [], "disable_tqdm": True}
+        data: Any = [{"x": torch.zeros(2), "labels": 0}] * 4
+        trainer = Trainer(Model(), TrainingArguments(tmp_path, **arguments), callbacks=[callback("fast")])
+        trainer.evaluate({"one": data, "other": data})
+        trainer.predict(data)
+        assert (seen, in_force()) == ([(True, 1)] * 3, ())
 
     def test_micro_batches_are_the_trainers(self, callback: Any) -> None:
         with pytest.raises(TargetError, match=r"write TrainingArguments\(gradient_accumulation_steps=...\)"):

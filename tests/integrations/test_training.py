@@ -75,6 +75,15 @@ def test_the_same_bits_and_nothing_left_behind(library: str, profile: str | Prof
     assert left.get("autocast") == (f"left to {owner.format(precision)}" if owner and precision != "32" else None)
 
 
+@pytest.mark.parametrize("library", ["lightning", "fabric", "accelerate", "transformers"])
+def test_in_a_plain_block_autocast_is_left_to_a_library_that_enters_it(library: str) -> None:
+    """Nobody has told torchturbo of the library, and it has the bits that it has alone."""
+    needed(library)
+    (losses, bits, left), _ = trained(library, "fast", "bf16", inside=False)
+    assert (losses, bits) == trained(library, None, "bf16")[0][:2]
+    assert left["autocast"].startswith("left to the torch.autocast that the code enters by itself, at ")
+
+
 def test_a_block_that_stayed_open_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     needed("accelerate")
     monkeypatch.setattr(training, "left_to", lambda active: active.__class__ and active._owner.__enter__() and {})

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from tests.integrations.digits import STEPS, digits, loader, net, optimizer_of
+from torchturbo._report import gather
 
 Outcome = tuple[list[float], str, dict[str, str]]
 """Losses, what the bits of all parameters come to, and what was left to the library, by option."""
 
 
 def left_to(active: Any) -> dict[str, str]:
-    """What a block leaves to a library, as its plan says."""
-    return {d.name: d.refused for d in active.plan.refused if d.left_to is not None}
+    """What a block leaves to a library, as its plan says; or to the code that is in it, as its report does."""
+    left = {d.name: d.refused for d in active.plan.refused if d.left_to is not None}
+    if not left and "code enters" in str((row := gather(active)["autocast"]).reason):
+        left["autocast"] = str(row.reason)
+    return left
 
 
 def outcome(model: nn.Module, losses: list[float], left: dict[str, str]) -> Outcome:
@@ -51,8 +55,8 @@ def by_hand(profile: Any, precision: str) -> Outcome:
 # ----------------------------------------------------------------------------------------------------------- Lightning
 
 
-def lightning(profile: Any, precision: str, *, inside: bool = True) -> Outcome:
-    """Lightning's Trainer; `inside` has the callback open the block, else one goes around `fit`."""
+def lightning(profile: Any, precision: str, *, inside: bool = True, **more: Any) -> Outcome:
+    """Lightning's Trainer, asked for more; `inside` has the callback open the block, else one goes around `fit`."""
     import lightning.pytorch as pl
 
     from torchturbo import turbo
@@ -81,31 +85,37 @@ def lightning(profile: Any, precision: str, *, inside: bool = True) -> Outcome:
     quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "max_epochs": 1, "accelerator": "cpu", "default_root_dir": "/nonexistent"}
     kinds: Any = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-    trainer = pl.Trainer(callbacks=[callback] if callback else [], precision=kinds[precision], **quiet)
+    trainer = pl.Trainer(callbacks=[callback] if callback else [], precision=kinds[precision], **quiet | more)
     model = Digits()
-    with turbo(profile) if profile and not inside else contextlib.nullcontext():
+    with turbo(profile) if profile and not inside else contextlib.nullcontext() as active:
         trainer.fit(model, loader())
+        left.update(left_to(active) if active else {})
     assert callback is None or callback.active is None
     return outcome(model, losses, left)
 
 
-def fabric(profile: Any, precision: str) -> Outcome:
-    """A loop with Lightning's Fabric."""
+def fabric(profile: Any, precision: str, *, inside: bool = True, waits: int = 1, **more: Any) -> Outcome:
+    """A loop with Lightning's Fabric, by the block for it or, if not `inside`, by a plain one."""
     from lightning.fabric import Fabric
 
+    from torchturbo import turbo
     from torchturbo.integrations.lightning import turbo_for
 
     kinds: Any = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-    its = Fabric(accelerator="cpu", precision=kinds[precision])
+    its = Fabric(accelerator="cpu", precision=kinds[precision], **more)
+    its.launch()
     plain = net()
     model, optimizer = its.setup(plain, optimizer_of(plain))
     losses, left = [], {}
-    with turbo_for(its, profile) if profile else contextlib.nullcontext() as active:
-        for images, shown in its.setup_dataloaders(loader()):
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(images), shown)
-            its.backward(loss)
-            optimizer.step()
+    around = turbo_for(its, profile) if profile and inside else turbo(profile) if profile else contextlib.nullcontext()
+    with around as active:
+        for number, (images, shown) in enumerate(its.setup_dataloaders(loader()), 1):
+            with its.no_backward_sync(model, enabled=bool(number % waits)):
+                loss = nn.functional.cross_entropy(model(images), shown) / waits
+                its.backward(loss)
+            if not number % waits:
+                optimizer.step()
+                optimizer.zero_grad()
             losses.append(loss.item())
         left = left_to(active) if active else {}
     return outcome(plain, losses, left)
@@ -114,41 +124,46 @@ def fabric(profile: Any, precision: str) -> Outcome:
 # -------------------------------------------------------------------------------------------------------- Hugging Face
 
 
-def accelerate(profile: Any, precision: str) -> Outcome:
-    """A loop with an Accelerator."""
+def accelerate(profile: Any, precision: str, *, inside: bool = True, waits: int = 1) -> Outcome:
+    """A loop with an Accelerator, by the block for it or, if not `inside`, by a plain one."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    from torchturbo import turbo
     from torchturbo.integrations.accelerate import turbo_for
 
-    accelerator = Accelerator(cpu=True, mixed_precision={"32": "no"}.get(precision, precision))
+    kind = {"32": "no"}.get(precision, precision)
+    accelerator = Accelerator(cpu=True, mixed_precision=kind, gradient_accumulation_steps=waits)
     plain = net()
     model, optimizer, batches = accelerator.prepare(plain, optimizer_of(plain), loader())
     losses, left = [], {}
-    with turbo_for(accelerator, profile) if profile else contextlib.nullcontext() as active:
+    around = turbo(profile) if profile else contextlib.nullcontext()
+    with turbo_for(accelerator, profile) if profile and inside else around as active:
         for images, shown in batches:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(images), shown)
-            accelerator.backward(loss)
-            optimizer.step()
+            with accelerator.accumulate(model):
+                loss = nn.functional.cross_entropy(model(images), shown)
+                accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
             losses.append(loss.item())
         left = left_to(active) if active else {}
     AcceleratorState._reset_state(reset_partial_state=True)
     return outcome(plain, losses, left)
 
 
-def transformers(profile: Any, precision: str) -> Outcome:
-    """The Trainer, with a small GPT-2 that learns to count."""
+def transformers(profile: Any, precision: str, *, inside: bool = True, **more: Any) -> Outcome:
+    """The Trainer, with a small GPT-2 that learns to count, asked for more; `inside` as in `lightning`."""
     from accelerate.state import AcceleratorState
     from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
+    from torchturbo import turbo
     from torchturbo.integrations.transformers import TurboCallback
 
     torch.manual_seed(7)
     model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=32, vocab_size=64, n_positions=32))
     rows = [torch.arange(start, start + 24) % 61 for start in range(STEPS * 4)]
     data: Any = [{"input_ids": row, "labels": row} for row in rows]
-    callback = TurboCallback(profile) if profile else None
+    callback = TurboCallback(profile) if profile and inside else None
     losses: list[float] = []
     left: dict[str, str] = {}
 
@@ -162,13 +177,15 @@ def transformers(profile: Any, precision: str) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         asked: Any = {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 1, "use_cpu": True}
         asked |= {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "bf16": precision == "bf16", "seed": 5}
-        arguments = TrainingArguments(folder, learning_rate=3e-3, **asked)
+        arguments = TrainingArguments(folder, learning_rate=3e-3, **asked | more)
         callbacks = [Watching(), *([callback] if callback else [])]
         from transformers.trainer_callback import PrinterCallback
 
         trainer = Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with turbo(profile) if profile and not inside else contextlib.nullcontext() as active:
+            trainer.train()
+            left.update(left_to(active) if active else {})
     AcceleratorState._reset_state(reset_partial_state=True)
     assert callback is None or callback.active is None
     return outcome(model, losses, left)
