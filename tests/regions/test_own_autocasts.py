@@ -39,7 +39,7 @@ class Loop:
     """A loop with autocast of its own around the forward, and products in float32 after it."""
 
     def __init__(self, *, around: Callable[[], Any] = own, model: nn.Module | None = None) -> None:
-        self.around, self.model, self.seen = around, model or Model(), list[bool]()
+        self.around, self.model, self.seen = around, Model() if model is None else model, list[bool]()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-2)
         self.scale = nn.Parameter(torch.ones(()))
 
