@@ -23,7 +23,7 @@ def apple(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_apple_gpu_is_described(apple: None) -> None:
-    assert mps.ask() == (Mps("Apple M1 Max", 32 * 1024**3), ())
+    assert mps.ask() == (Mps("Apple M1 Max", 32 * 1024**3), ("torchturbo is unproven on Apple GPUs.",))
 
 
 def test_a_torch_that_tells_no_name_has_one_all_the_same(apple: None, monkeypatch: pytest.MonkeyPatch) -> None:

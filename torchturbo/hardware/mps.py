@@ -10,12 +10,14 @@ import torch
 from torchturbo.hardware._base import Mps
 from torchturbo.hardware._room import installed
 
+UNPROVEN = "torchturbo is unproven on Apple GPUs."
+
 
 def ask() -> tuple[Mps | None, tuple[str, ...]]:
-    """The GPU if torch can use it, and the reasons why not, which a machine that is no Apple needs not."""
+    """The GPU if torch can use it, and what there is to say of it; no Apple needs not be told why there is none."""
     if torch.backends.mps.is_available():
         # Not torch.mps.recommended_max_memory(): it starts torch's Metal allocator, and asking starts nothing.
-        return Mps(name=_name(), memory=installed()), ()
+        return Mps(name=_name(), memory=installed()), (UNPROVEN,)
     if platform.system() != "Darwin":
         return None, ()
     if not torch.backends.mps.is_built():

@@ -45,7 +45,8 @@ def _with_gpu(name: str, capability: tuple[int, int], mebibytes: int) -> Hardwar
 
 
 def _without_gpu(platform: str, cpu: Cpu, mps: Mps | None = None) -> Hardware:
-    return Hardware(_build(platform), cpu, (), mps, (f"This torch build ({_TORCH}) has no CUDA.",))
+    unproven = () if mps is None else ("torchturbo is unproven on Apple GPUs.",)
+    return Hardware(_build(platform), cpu, (), mps, (f"This torch build ({_TORCH}) has no CUDA.", *unproven))
 
 
 def _with_xpu(name: str, mebibytes: int, driver: str, cpu: Cpu) -> Hardware:
