@@ -34,14 +34,17 @@ def run(library: str) -> dict[str, Any]:
     return found
 
 
+def here() -> list[str]:
+    """The libraries that are installed."""
+    needs = {"lightning": ["lightning"], "fabric": ["lightning"], "transformers": ["transformers", "accelerate"]}
+    return [name for name in ARGUMENTS if all(map(importlib.util.find_spec, needs.get(name, [name])))]
+
+
 def main(folder: Path) -> None:
     """Trains by each library that is here."""
     warnings.simplefilter("ignore")  # the libraries' own
-    packages = {"lightning": "lightning", "fabric": "lightning", "accelerate": "accelerate"}
-    here = [name for name in ARGUMENTS if importlib.util.find_spec(packages.get(name, "transformers"))]
-    found = {library: run(library) for library in here}
-    rank = torch.distributed.get_rank()
-    (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    found = {library: run(library) for library in here()}
+    (folder / f"{torch.distributed.get_rank()}.json").write_text(json.dumps(found), encoding="utf-8")
     torch.distributed.destroy_process_group()
 
 
