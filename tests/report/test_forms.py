@@ -195,10 +195,10 @@ def test_the_machine_in_lines() -> None:
         "GPU 0: NVIDIA H100 80GB HBM3, capability 9.0, 79.6 GiB, driver 570.86.15; "
         "has TF32, bf16, fp16 tensor cores, fp8"
     )
-    cpu, gpu, reason = words.hardware(facts("apple"))
+    cpu, gpu, *reasons = words.hardware(facts("apple"))
     assert cpu == "CPU: Apple M1 Max, 10 cores, kernels for DEFAULT; has fp16; no AVX-512, bf16, AMX"
     assert gpu == "GPU: Apple M1 Max, 32 GiB shared with the CPU"
-    assert reason == MACHINES["apple"].reasons[0]
+    assert reasons == [*MACHINES["apple"].reasons]
     assert next(words.hardware(facts("cpu"))).endswith("; no AVX-512, bf16, fp16, AMX")
 
 
