@@ -275,6 +275,26 @@ class TestLightning:
         assert torch.are_deterministic_algorithms_enabled()
         its.teardown(None, None, "fit")
 
+    def test_a_checkpoint_of_lightnings_holds_the_scale(self, callback: Any) -> None:
+        its, other = callback("fast", autocast="fp16"), callback("fast", autocast="fp16")
+        assert callback("fast", autocast=None).state_dict() == {}
+        for each in (its, other):
+            each.setup(self.trainer(), None, "fit")
+        its.active.scaler.load_state_dict({**its.active.scaler.state_dict(), "scale": 8.0})
+        other.load_state_dict(its.state_dict())  # as Lightning does, once the block is open
+        assert other.active.scaler.get_scale() == 8.0
+        for each in (other, its):
+            each.teardown(None, None, "fit")
+        before = callback("fast", autocast="fp16")
+        before.load_state_dict(its.state_dict())
+        before.setup(self.trainer(), None, "fit")
+        assert before.active.scaler.get_scale() == 8.0
+        before.teardown(None, None, "fit")
+        its.setup(self.trainer("bf16-mixed"), None, "fit")
+        its.load_state_dict(before.state_dict())
+        assert its.state_dict() == {}
+        its.teardown(None, None, "fit")
+
     def test_fabric(self, callback: Any) -> None:
         from lightning.fabric import Fabric
 

@@ -109,6 +109,7 @@ class Around:
         self.asked: tuple[str | Profile, bool, dict[str, Any]] = profile, strict, dict(options)
         # What is scaled so far, and the like, lives with it: one is made anew only where something else is left.
         self._turbo = Beside(profile, (), strict=strict, **options)
+        self._loaded: Mapping[str, Any] | None = None
         self.active: Active | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,6 +130,7 @@ class Around:
         if self._turbo._left_to != left_to:
             profile, strict, options = self.asked
             self._turbo = Beside(profile, left_to, strict=strict, **options)
+        self._put_loaded()
         self.active = _enter(self._turbo, self._site())
 
     def close(self, error: BaseException | None = None) -> None:
@@ -140,6 +142,26 @@ class Around:
         if self.active is not None:
             self.active = None
             self._turbo.__exit__(None if error is None else type(error), error, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale of gradients, or nothing where nothing is scaled."""
+        scaler = self._turbo.scaler
+        return {} if scaler is None else {"scaler": scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from a scale; with the next block, where none is open.
+
+        Args:
+            state_dict: what `state_dict` has returned.
+        """
+        self._loaded = state_dict.get("scaler")
+        if self.active is not None:
+            self._put_loaded()
+
+    def _put_loaded(self) -> None:
+        if self._loaded is not None and (scaler := self._turbo.scaler) is not None:
+            scaler.load_state_dict(self._loaded)
+        self._loaded = None
 
     @contextmanager
     def block(self, left_to: Left) -> Iterator[None]:
@@ -202,6 +224,21 @@ class Blocks:
         if self.active is None:
             raise RuntimeError("no run is under way: ask for the report while the library trains, in a callback of it")
         return self.active.report()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale of gradients in fp16, for a checkpoint; empty where it is the library's, or nothing is scaled.
+
+        Lightning saves and loads it by itself, and Ignite's `Checkpoint` where it is given this.
+        """
+        return self._around.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from where another run's scale was.
+
+        Args:
+            state_dict: what ``state_dict()`` has returned.
+        """
+        self._around.load_state_dict(state_dict)
 
 
 class Within:
