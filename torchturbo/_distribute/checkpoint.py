@@ -6,22 +6,21 @@ import io
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from torchturbo._distribute.failing import by_torch, on_all, taken_away, without_warnings
 from torchturbo._distribute.loader import Sharded
 from torchturbo._distribute.states import load_state, saved_state
 from torchturbo.errors import CheckpointError, DeterminismWarning
-from torchturbo.hardware._ranks import Place, of_group
+from torchturbo.hardware._ranks import of_group
 
 if TYPE_CHECKING:
     from torchturbo._active import Active
@@ -48,7 +47,7 @@ def save_checkpoint(
     a file of it that ``model.load_state_dict(torch.load(file)["model"])`` reads in plain PyTorch.
 
     Args:
-        path: the folder; what is there is replaced.
+        path: the folder; a checkpoint that is there is replaced.
         model: the model, as `distribute` or anybody else has made it.
         optimizer: the optimizer, or all of them in a list; None for none.
         loader: a data loader, of which `shard` has made a part: where its order comes from. One that has no
@@ -61,37 +60,40 @@ def save_checkpoint(
 
     Raises:
         AccumulationError: micro-batches wait for a step in the block; nothing has been written.
-        CheckpointError: `extra` has something that could not be read again; or another rank has failed, as it says.
+        CheckpointError: `extra` has something that could not be read again, there is something else than a checkpoint
+            in the folder, or a rank could not write its part, as it says.
         RuntimeError: the block is not open in this thread.
     """
     dcp: Any = import_module("torch.distributed.checkpoint")  # which takes a while to import
-
-    target = Path(path).absolute()
+    # Where it is a link, what it leads to is replaced.
+    target = Path(path).resolve()
     here = of_group()
-    writing = target.with_name(f"{target.name}.writing")
     blocks = None
-    with _on_all(here):
-        blocks = None if active is None else active.state_dict()
-        if here.rank == 0:
-            _refuse_unreadable(extra)
-            shutil.rmtree(writing, ignore_errors=True)
-            writing.mkdir(parents=True)
-    with _without_warnings():
-        dcp.save(saved_state(model, _list(optimizer)), checkpoint_id=writing, no_dist=here.size == 1)
-    with _on_all(here):
-        if blocks is not None:
-            _written(blocks, writing / f"block-{here.rank}.pt")
-        if here.rank == 0:
-            order = loader.state_dict() if isinstance(loader, Sharded) else None
-            _written({"extra": dict(extra or {}), "ranks": here.size, "loader": order}, writing / "torchturbo.pt")
-    with _on_all(here):
-        if here.rank == 0:
-            former = _former(target)
-            if target.exists():
+    writing = target.with_name(f"{target.name}.writing")
+    with taken_away(writing, here):
+        with on_all(here):
+            blocks = None if active is None else active.state_dict()
+            if here.rank == 0:
+                _refuse_unreadable(extra)
+                _refuse_to_replace(target)
+                shutil.rmtree(writing, ignore_errors=True)
+                writing.mkdir(parents=True)
+        with without_warnings(), by_torch(f"{target} is not written"):
+            dcp.save(saved_state(model, _list(optimizer)), checkpoint_id=writing, no_dist=here.size == 1)
+        with on_all(here):
+            if blocks is not None:
+                _written(blocks, writing / f"block-{here.rank}.pt")
+            if here.rank == 0:
+                order = loader.state_dict() if isinstance(loader, Sharded) else None
+                _written({"extra": dict(extra or {}), "ranks": here.size, "loader": order}, writing / "torchturbo.pt")
+        with on_all(here):
+            if here.rank == 0:
+                former = _former(target)
+                if target.exists():
+                    shutil.rmtree(former, ignore_errors=True)
+                    target.rename(former)
+                writing.rename(target)
                 shutil.rmtree(former, ignore_errors=True)
-                target.rename(former)
-            writing.rename(target)
-            shutil.rmtree(former, ignore_errors=True)
     return target
 
 
@@ -117,18 +119,20 @@ def load_checkpoint(
         What was saved as ``extra``.
 
     Raises:
-        CheckpointError: there is none, it is not whole, or it has no state of a block.
+        CheckpointError: there is none, it is not whole, it has no state of a block, or is of another model or kind of
+            optimizer; the message says what differs.
         ValueError: the block has other options than the one that was saved.
     """
     dcp: Any = import_module("torch.distributed.checkpoint")
     here = of_group()
     kept: dict[str, Any] = {}
-    with _on_all(here):
-        target = _found(Path(path).absolute())
+    with on_all(here):
+        target = _found(Path(path).resolve())
         # Read first, so that nothing has been changed where it is not there.
-        kept = torch.load(target / "torchturbo.pt", weights_only=True)
-        block = _block(target, here.rank, active, kept["ranks"])
-    with _without_warnings():
+        with by_torch(f"{target} cannot be read"):
+            kept = torch.load(target / "torchturbo.pt", weights_only=True)
+            block = _block(target, here.rank, active, kept["ranks"])
+    with without_warnings(), by_torch(f"{target} cannot be read"):
         load_state(
             model, _list(optimizer), target, lambda state: dcp.load(state, checkpoint_id=target, no_dist=here.size == 1)
         )
@@ -138,40 +142,6 @@ def load_checkpoint(
         loader.load_state_dict(kept["loader"])
     extra: dict[str, Any] = kept["extra"]
     return extra
-
-
-@contextmanager
-def _on_all(here: Place) -> Iterator[None]:
-    """A block that all ranks leave together; where it fails on one, all raise instead of waiting for that one.
-
-    Args:
-        here: this rank's place among them.
-
-    Raises:
-        CheckpointError: it has failed on another rank.
-    """
-    failed: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        failed = error
-    told: list[Any] = [None] * here.size
-    if here.size > 1:
-        dist.all_gather_object(told, None if failed is None else f"{type(failed).__name__}: {failed}")
-    if failed is not None:
-        raise failed
-    if any(told):
-        rank = next(number for number, each in enumerate(told) if each)
-        raise CheckpointError(f"the checkpoint failed on rank {rank}: {told[rank]}")
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """A block in which torch does not warn of what it is told to do, or of what it does itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
-        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        yield
 
 
 def _list(optimizer: _Optimizers) -> list[Optimizer]:
@@ -194,6 +164,18 @@ def _refuse_unreadable(extra: Mapping[str, Any] | None) -> None:
                 f"extra[{name!r}] is a {type(value).__name__}, which torch.load(weights_only=True) cannot read: "
                 "keep numbers, strings, tensors, and lists and dictionaries of them (vars(args), str(path))"
             ) from error
+
+
+def _refuse_to_replace(target: Path) -> None:
+    if not target.exists() or (target / "torchturbo.pt").exists():
+        return
+    names = sorted(each.name for each in target.iterdir()) if target.is_dir() else [target.name]
+    if names:
+        beside = target if target.is_dir() else target.parent
+        raise CheckpointError(
+            f"{target} would be replaced, and is no checkpoint that torchturbo.save_checkpoint has written (there is "
+            f"{names[0]!r}): give a folder of its own, as {str(beside / 'checkpoint')!r}"
+        )
 
 
 def _written(state: Any, path: Path) -> None:

@@ -39,6 +39,16 @@ class Ranks:
     started: bool
 
 
+class _Started:
+    """The group that was started here.
+
+    Attributes:
+        timeout: what it waits, in seconds; None for torch's own, or where there is none.
+    """
+
+    timeout: float | None = None
+
+
 def joined(device: torch.device | str | None, timeout: float | None) -> Ranks | None:
     """The processes of this run, after starting a group where there is none; None where there is one process.
 
@@ -47,10 +57,15 @@ def joined(device: torch.device | str | None, timeout: float | None) -> Ranks | 
         timeout: seconds that one waits for another, of a group that is started here; None for torch's own.
 
     Raises:
-        DistributedError: torch was built without torch.distributed, or a group that the code has started has no
-            backend for the device.
+        DistributedError: torch was built without torch.distributed; a group that the code has started has no backend
+            for the device; or there is a group already that waits for another time.
     """
     started = False
+    if timeout is not None and in_group() and timeout != _Started.timeout:
+        raise DistributedError(
+            f"timeout={timeout:g}: there is a process group already, whose time stands: give it to the first of "
+            "distribute() and others that start one (shard() does too), or to init_process_group(timeout=)"
+        )
     if not in_group():
         if not is_launched():
             return None
@@ -77,6 +92,7 @@ def _start(device: torch.device, timeout: float | None) -> None:
         torch.accelerator.set_device_index(device)
     waits = None if timeout is None else datetime.timedelta(seconds=timeout)
     dist.init_process_group(backend, timeout=waits)
+    _Started.timeout = timeout
     gone.begin()
     atexit.register(_leave)
 
@@ -84,6 +100,7 @@ def _start(device: torch.device, timeout: float | None) -> None:
 def _leave() -> None:
     """Leaves the group when Python ends; not after an error, when the others may not answer any more."""
     if dist.is_initialized() and not gone.has_failed():
+        gone.say("has ended without the others")
         dist.destroy_process_group()
 
 
@@ -98,8 +115,23 @@ def device_of(asked: torch.device | str | None) -> torch.device:
         asked = here if here is not None and here.type in ("cuda", "xpu") else "cpu"
     device = torch.device(asked)
     if device.type in ("cuda", "xpu") and ":" not in str(device):
-        return torch.device(device.type, int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device(device.type, _own_gpu(torch.get_device_module(device).device_count()))
     return device
+
+
+def _own_gpu(count: int) -> int:
+    """The number of this process's GPU; 0 where whoever has started it shows it no other.
+
+    Args:
+        count: the GPUs that torch sees.
+    """
+    index = int(os.environ.get("LOCAL_RANK", 0))
+    if index >= count > 1:
+        raise DistributedError(
+            f"this is process {index} of its machine, counted from 0, and torch sees {count} GPUs: start as many "
+            f"processes (--nproc-per-node={count}), or name the GPU with device="
+        )
+    return index if count > 1 else 0
 
 
 def backend_for(device: torch.device) -> str:

@@ -8,12 +8,14 @@ of parameters that have never had a gradient: here these are neither saved nor l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchturbo.errors import CheckpointError
 from torchturbo.regions._skipping import at_once
 
 State = dict[str, Any]
@@ -48,6 +50,9 @@ def load_state(
         optimizers: its optimizers.
         folder: the checkpoint.
         load: fills a state in place.
+
+    Raises:
+        CheckpointError: it is of another model or kind of optimizer; nothing has been changed.
     """
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import set_state_dict
@@ -58,10 +63,14 @@ def load_state(
             # Made anew, since what some parameters lack may have been saved.
             each.state.clear()
         state, names = _state(model, optimizers)
-        paths = (FileSystemReader(folder).read_metadata().planner_data or {}).values()
-        saved = {path[2] for path in paths if path[:2] == ("optimizer", "state") and len(path) > 2}
+        metadata = FileSystemReader(folder).read_metadata()
+        _refuse_another_model(state["model"], metadata)
+        saved = _saved_of_optimizers(metadata)
         made: State = state.get("optimizer", {}).get("state", {})
         without = {name: made.pop(name) for name in list(made) if name not in saved}
+        if optimizers:
+            _refuse_other_groups(state["optimizer"]["param_groups"], metadata)
+            _refuse_another_optimizer(made, saved, optimizers)
         load(state)
     except BaseException:
         for each, had in former:
@@ -85,6 +94,58 @@ def load_state(
                 each.state.pop(leaf, None)
 
 
+def _refuse_another_model(made: State, metadata: Any) -> None:
+    """Raises where names or shapes differ; torch looks at those alone that the model has."""
+    entries, paths = metadata.state_dict_metadata, metadata.planner_data or {}
+    saved = {path[1]: entries.get(key) for key, path in paths.items() if path[0] == "model" and len(path) == 2}
+    for name in {**made, **saved}:
+        if name not in saved:
+            raise CheckpointError(f"the checkpoint is of another model: it has no {name!r}, which this one has")
+        if name not in made:
+            raise CheckpointError(f"the checkpoint is of another model: it has {name!r}, which this one has not")
+        there, here = getattr(saved[name], "size", None), getattr(made[name], "shape", None)
+        if there is not None and here is not None and tuple(there) != tuple(here):
+            raise CheckpointError(
+                f"the checkpoint is of another model: {name!r} has the shape {tuple(there)} there, and "
+                f"{tuple(here)} in this one"
+            )
+
+
+def _saved_of_optimizers(metadata: Any) -> dict[str, set[str]]:
+    """What the saved optimizers keep of each parameter, by its name."""
+    found: dict[str, set[str]] = {}
+    for path in (metadata.planner_data or {}).values():
+        if path[:2] == ("optimizer", "state") and len(path) > 2:
+            found.setdefault(path[2], set()).update(path[3:4])
+    return found
+
+
+def _refuse_other_groups(groups: Sequence[Any], metadata: Any) -> None:
+    paths = (metadata.planner_data or {}).values()
+    saved = {path[2] for path in paths if path[:2] == ("optimizer", "param_groups") and len(path) > 2}
+    if not saved:
+        raise CheckpointError("the checkpoint has no optimizer: leave optimizer= out")
+    if len(saved) != len(groups):
+        raise CheckpointError(
+            f"the checkpoint's optimizers have {len(saved)} groups of parameters, and these have {len(groups)}: make "
+            "them as they were when it was saved"
+        )
+
+
+def _refuse_another_optimizer(made: State, saved: dict[str, set[str]], optimizers: Sequence[Optimizer]) -> None:
+    for name, theirs in saved.items():
+        if (ours := set(made.get(name, ()))) != theirs:
+            kinds = " and ".join(type(each).__name__ for each in optimizers)
+            raise CheckpointError(
+                f"the checkpoint is of another optimizer: of {name!r} it has {_words(theirs)}, and {kinds} keeps "
+                f"{_words(ours)}"
+            )
+
+
+def _words(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
 def _leaves(optimizer: Optimizer) -> Iterator[Tensor]:
     for group in optimizer.param_groups:
         yield from group["params"]
@@ -99,6 +160,13 @@ def _state(model: nn.Module, optimizers: Sequence[Optimizer]) -> tuple[State, di
     """The state, made by a step at a rate of 0 where there is none yet, and names of parameters by identity."""
     from torch.distributed.checkpoint.state_dict import get_state_dict
 
+    for each in optimizers:
+        closure = signature(type(each).step).parameters.get("closure")
+        if closure is not None and closure.default is Parameter.empty:
+            raise CheckpointError(
+                f"{type(each).__name__} steps with a closure alone, and torch.distributed.checkpoint does not know its "
+                "state: keep its state_dict() in extra="
+            )
     # torch takes that step only where no parameter has a gradient; else it would save and load nothing, silently.
     grads = [(leaf, leaf.grad) for each in optimizers if not each.state for leaf in _leaves(each)]
     for leaf, _ in grads:

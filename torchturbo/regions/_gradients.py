@@ -108,7 +108,9 @@ def scale_in_place(grads: list[Tensor], scale: float) -> None:
     torch._foreach_mul_([values_of(grad) for grad in grads], scale)
 
 
-def unscale_leaves(scaler: Scaler, scale: float, leaves: list[Tensor], kept: Sequence[Tensor] = ()) -> None:
+def unscale_leaves(
+    scaler: Scaler, scale: float, leaves: list[Tensor], kept: Sequence[Tensor] = (), *, alone: bool = False
+) -> None:
     """Divides what a backward has left, and notes whose gradients have overflowed.
 
     Args:
@@ -116,23 +118,27 @@ def unscale_leaves(scaler: Scaler, scale: float, leaves: list[Tensor], kept: Seq
         scale: what to divide by.
         leaves: the leaves, all of whose gradients are scaled.
         kept: more that is scaled, and on its way to some gradient.
+        alone: whether the others are not asked, who may be waiting for a backward that has failed here.
     """
     grads = gradients_of(leaves)
-    if told_to_all(unscale_in_place([*grads, *kept], 1.0 / scale), leaves):
+    fine = unscale_in_place([*grads, *kept], 1.0 / scale)
+    if fine if alone else told_to_all(fine, leaves):
         scaler.finite(grads)
     else:
         _note_overflow(scaler, leaves)
 
 
-def check_leaves(scaler: Scaler, leaves: list[Tensor]) -> None:
+def check_leaves(scaler: Scaler, leaves: list[Tensor], *, alone: bool = False) -> None:
     """Notes whose gradients have overflowed after they were divided: a reduction brings that of other processes.
 
     Args:
         scaler: notes it.
         leaves: the leaves.
+        alone: whether the others are not asked.
     """
     grads = gradients_of(leaves)
-    if told_to_all(all_finite(grads), leaves):
+    fine = all_finite(grads)
+    if fine if alone else told_to_all(fine, leaves):
         scaler.finite(grads)
     else:
         _note_overflow(scaler, leaves)

@@ -95,13 +95,17 @@ def scaled_backward(
     thread.here.last_scaler = scaler
     open_windows.append(window)
     stash(window)
+    failed = False
     try:
         return _run(window, graph, engine, (outputs, window.begun(grads), keep, create, inputs, *rest), kwargs)
+    except BaseException:
+        failed = True
+        raise
     finally:
         stash(None)
         open_windows.remove(window)
         if window.within and scaler is not None:
-            unscale_leaves(scaler, window.scale, _live(window.within))
+            unscale_leaves(scaler, window.scale, _live(window.within), alone=failed)
         if accumulating is not None:
             accumulating.end(_live(window.reached))
 
@@ -252,7 +256,7 @@ def _run_scaled(
     hooked, plain = by_hooks(leaves, create)
     standing = [*gradients_of(plain), *shards.kept()]
     undo: list[Callable[[], None]] = []
-    scaled = False
+    scaled = failed = False
     taken = leaves.keys() if retained is None else leaves.keys() | retained.taken
     window.taken |= taken
     try:
@@ -265,16 +269,19 @@ def _run_scaled(
         if standing:
             scale_in_place(standing, window.scale)
         return engine(*args, **kwargs)
+    except BaseException:
+        failed = True
+        raise
     finally:
         if scaled and goes_on:
             window.within += map(weakref.ref, plain)
             taken = taken - {id(leaf) for leaf in plain}
         elif scaled:
-            unscale_leaves(scaler, window.scale, plain, shards.kept())
+            unscale_leaves(scaler, window.scale, plain, shards.kept(), alone=failed)
         if hooked:
             for each in reversed(undo):
                 each()
-            check_leaves(scaler, hooked)
+            check_leaves(scaler, hooked, alone=failed)
         if retained is not None:
             retained.put_back(window.scale, create)
         window.taken -= taken
