@@ -188,6 +188,7 @@ def agree_at_entry() -> None:
     try:
         _agree(store, AT_ENTRY)
     except _Missing as error:
+        distributed.PrefixStore("torchturbo", store).set(f"{place().rank} alone", "")
         warnings.warn(
             f"{error.told} has entered no block of torchturbo's within {AT_ENTRY.seconds} seconds of rank "
             f"{place().rank}'s first, which so decides by what its own machine can do. Enter the first block on every "
@@ -259,6 +260,14 @@ def _agree(store: Any, timeout: timedelta) -> None:
         raise _Missing([rank for rank, key in enumerate(keys) if not store.check([key])]) from None
     known: list[Known] = [pickle.loads(store.get(key)) for key in keys]
     _settle(known, here.rank)
+    if alone := [key for key in keys if key != str(here.rank) and store.check([f"{key} alone"])]:
+        warnings.warn(
+            f"rank {alone[0]} waited in vain for rank {here.rank}'s first block, and has decided by what its own "
+            "machine can do, which may not be what is in force here. Enter the first block on every rank at about the "
+            "same time",
+            RanksWarning,
+            stacklevel=5,
+        )
 
 
 def _settle(known: Sequence[Known], rank: int) -> None:
@@ -272,5 +281,6 @@ def _settle(known: Sequence[Known], rank: int) -> None:
             stacklevel=6,
         )
         _sources.settle(asked)
-    if found is not known[rank].hardware or otherwise:
+    # What Intel's GPUs will say of themselves once they have started would be told to no other rank any more.
+    if found is not known[rank].hardware or otherwise or any(xpu.bf16 is None for xpu in found.xpus):
         hardware.agreed_on(found)
