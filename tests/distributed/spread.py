@@ -357,17 +357,24 @@ def errors() -> Result:
     """What is refused on several ranks."""
     found: Result = {}
     module = distribute(model(), "ddp")
+    stepped = model()
+    optimizer = optimizer_of(stepped)
     attempts: dict[str, Callable[[], Any]] = {
         "twice": lambda: distribute(module),
         "units": lambda: distribute(model(), "ddp", units=["Block"]),
         "sharded": lambda: shard(shard(loader())),
         "missing": lambda: load_checkpoint("/nonexistent/checkpoint", module),
+        "different": lambda: distribute(nn.Linear(1, 1 + dist.get_rank()), "fsdp"),
+        "optimizer": lambda: distribute(stepped, "fsdp"),
+        "meta": lambda: distribute(nn.Linear(1, 1, device="meta"), "ddp"),
+        "timeout": lambda: distribute(nn.Linear(1, 1), timeout=7),
     }
     for name, attempt in attempts.items():
         try:
             attempt()
         except (TargetError, DistributedError, CheckpointError) as error:
             found[name] = str(error)
+    del optimizer
     return found
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
@@ -175,6 +176,43 @@ def test_a_batch_that_is_fetched_ahead_counts_when_it_is_handed_out() -> None:
     assert weights.newest == 1
 
 
+def test_a_loop_within_a_loop_leaves_what_its_batch_counts_for() -> None:
+    uneven, even = (Sharded(DataLoader(torch.arange(n), 4), 1, 2, "in_all", 0) for n in (7, 8))
+    seen = []
+    for _ in uneven:
+        list(even)
+        next(iter(uneven))
+        seen.append(weights.newest)
+    assert seen == [1, 2 / 3]
+    assert weights.newest == 1
+    left = iter(even)
+    next(left)
+    inside = iter(uneven)
+    next(inside), next(inside)
+    del left
+    assert weights.newest == 2 / 3
+    del inside
+    assert weights.newest == 1
+
+
+def test_an_epoch_that_was_left_is_not_gone_on_with() -> None:
+    loader = Sharded(DataLoader(torch.arange(8), 2, shuffle=True), 0, 2, "in_all", 0)
+    for _ in loader:
+        assert loader.state_dict()["epoch"] == 0
+        break
+    assert loader.state_dict()["epoch"] == 1
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for count, its in ((4, "cuda:2"), (1, "cuda:0")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert str(device_of("cuda")) == its
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DistributedError, match=r"process 2 of its machine.*--nproc-per-node=2"):
+        device_of("cuda")
+
+
 def test_gradients_are_weighed_where_they_come_back() -> None:
     x = torch.ones(3, requires_grad=True)
     found = weighted({"a": x * 2, "b": [torch.ones(1)]}, 0.5)
@@ -218,18 +256,24 @@ def test_two_ranks_end_where_one_would(monkeypatch: pytest.MonkeyPatch, tmp_path
             found = spread.spread(strategy, spread.FP32, arguments)["parameters"]
             assert apart(found, reference) <= 1e-6
             sums = {"whole_sums": True} if strategy == "fsdp" else {}
-            ours = spread.accumulated(strategy, spread.FP32, count=6, **sums)["parameters"]
+            unclipped = pytest.warns(AccumulationWarning, match="has not clipped") if sums else nullcontext()
+            with unclipped:
+                ours = spread.accumulated(strategy, spread.FP32, count=6, **sums)["parameters"]
             assert apart(ours, rest) <= 1e-6
             saved = spread.saved(strategy, tmp_path)
             at = spread.resumed("fsdp", Path(saved["path"]))
             assert same(at["at"], saved["at"])
         assert len(spread.orders()["per_rank"]) == 3
-        assert set(spread.errors()) == {"twice", "units", "sharded", "missing"}
+        refused = {"twice", "units", "sharded", "missing", "different", "optimizer", "meta", "timeout"}
+        assert set(spread.errors()) == refused
         sent = distribute(spread.model(), "ddp", gradient_dtype=torch.bfloat16)
         assert "gradients are sent in bfloat16" in str(distribution_of(sent))
         with turbo("exact", accumulate=4), pytest.warns(AccumulationWarning, match="a multiple of accumulate"):
             _clipped(sent)
         spread.accumulated("ddp", spread.FP16, how=spread.ahead)
+        all_of_them: list[Any] = [None, None]
+        dist.all_gather_object(all_of_them, _of_a_model_that_is_gone(rank))
+        assert same(*all_of_them)
         for workers in (0, 1):
             _goes_on_in_the_middle(workers, rank)
         assert (
@@ -261,6 +305,23 @@ def _goes_on_in_the_middle(workers: int, rank: int) -> None:
             assert rest[-1][1] == (2 / 3 if rank else 4 / 3)
             assert [batch.tolist() for batch in loader] == following
             assert weights.newest == 1
+
+
+def _of_a_model_that_is_gone(rank: int) -> list[Tensor]:
+    """What is left to be reduced when the model that reduces is gone."""
+
+    def trained() -> torch.optim.Optimizer:
+        module = distribute(nn.Linear(2, 1), "ddp")
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        for _ in range(3):
+            module(torch.ones(2, 2) * (rank + 1)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return optimizer
+
+    with turbo("exact", accumulate=2, autocast=None):
+        optimizer = trained()
+    return list(optimizer.param_groups[0]["params"])
 
 
 def _shuffled(generator: int | None, workers: int) -> DataLoader[Any]:

@@ -15,7 +15,7 @@ from torch.utils.data.distributed import DistributedSampler
 from torch.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 
 from torchturbo._distribute.group import joined
-from torchturbo._distribute.weights import weigh
+from torchturbo._distribute.weights import Iteration
 from torchturbo.errors import TargetError
 from torchturbo.regions._epochs import noted
 from torchturbo.regions._loading import epoch_of
@@ -148,7 +148,7 @@ class Sharded(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._began = None
-        self._began = self.state_dict()
+        began = self._began = self.state_dict()
         if self._draws is not None:
             # Far apart, so that epochs of one seed are not those of its neighbours.
             self._draws.manual_seed((self._seed + 0x9E3779B97F4A7C15 * self.epoch) % 2**63)
@@ -159,6 +159,7 @@ class Sharded(DataLoader[Any]):
             # One process draws its workers' seed of it before each order; here workers have the seeds of their rank.
             torch.empty((), dtype=torch.int64).random_(generator=self._shared)
         counts: deque[float] | None = None
+        iteration = Iteration()
         batches = super().__iter__()
         resumed = epoch_of(batches)
         passed = 0 if resumed is None else resumed.had
@@ -169,16 +170,17 @@ class Sharded(DataLoader[Any]):
                     counts = self._parts.counts
                     for _ in range(passed):
                         counts.popleft()
-                noted(partial(weigh, counts.popleft()))
+                noted(partial(iteration.counts, counts.popleft()))
                 yield batch
-            noted(self._ended)
+            noted(partial(self._ended, iteration, began))
         except BaseException:
-            weigh(1.0)
+            self._ended(iteration, began)
             raise
 
-    def _ended(self) -> None:
-        self._began = None
-        weigh(1.0)
+    def _ended(self, iteration: Iteration, began: dict[str, Any]) -> None:
+        iteration.ends()
+        if self._began is began:
+            self._began = None
 
 
 def shard(loader: T, *, batch_size: BatchSize = "per_rank") -> T:

@@ -21,18 +21,40 @@ from torchturbo.errors import DistributedError
 ON_RANKS: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
 """The models that `distribute` has put on ranks."""
 _handles: list[Any] = []
+_under_way: dict[int, float] = {}
+"""What the batch that each iteration has given last counts for; the newest is the last."""
 newest = 1.0
 """What the batch that was given out last counts for."""
 
 
-def weigh(weight: float) -> None:
-    """Has the next forwards of all distributed models count so much; 1 for as they are.
+class Iteration:
+    """One iteration over a loader whose batches may be uneven, for as long as somebody can take another one of it.
 
-    Nothing is on the models where it is 1, which all batches of an epoch are but the last.
-
-    Args:
-        weight: of this rank's part.
+    Where one ends within another, as a validation does, the batch of the outer one counts again.
     """
+
+    __slots__ = ()
+
+    def counts(self, weight: float) -> None:
+        """Has the next forwards of all distributed models count as much as a batch that is given out.
+
+        Args:
+            weight: of this rank's part.
+        """
+        _under_way.pop(id(self), None)
+        _under_way[id(self)] = weight
+        _hang(weight)
+
+    def ends(self) -> None:
+        """Has its batches count no more."""
+        if _under_way.pop(id(self), None) is not None:
+            _hang(next(reversed(_under_way.values()), 1.0))
+
+    __del__ = ends
+
+
+def _hang(weight: float) -> None:
+    """Puts a weight on the models; nothing where it is 1, which all batches of an epoch are but the last."""
     global newest
     newest = weight
     while _handles:

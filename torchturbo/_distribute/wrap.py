@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from torchturbo._distribute.choice import Strategy
 from torchturbo._distribute.group import Ranks
 from torchturbo._distribute.units import units_of
+from torchturbo.errors import DistributedError
 from torchturbo.regions._reducing import WHOLE_SUMS
 
 
@@ -25,7 +28,16 @@ def in_ddp(model: nn.Module, ranks: Ranks, gradient_dtype: torch.dtype | None, m
         ranks: the processes.
         gradient_dtype: what gradients are sent in; None for what they are.
         more: arguments of `DistributedDataParallel`.
+
+    Raises:
+        DistributedError: the weights have no values yet.
     """
+    without = next((name for name, each in model.named_parameters() if each.is_meta), None)
+    if without is not None:
+        raise DistributedError(
+            f"{without} is on the meta device and has no values, of which each rank would hold the whole: make the "
+            "model without it, or shard it with strategy='fsdp' and then call to_empty() and initialize"
+        )
     ids = None if ranks.device.type == "cpu" else [ranks.device]
     made = DistributedDataParallel(model.to(ranks.device), device_ids=ids, **more)
     if gradient_dtype is torch.bfloat16:
@@ -56,9 +68,13 @@ def in_fsdp(
         units: classes of what is sharded one by one, or None.
         whole_sums: whether sums over micro-batches are kept whole, and reduced once.
         more: arguments of `fully_shard`.
+
+    Raises:
+        DistributedError: the ranks have different models, or an optimizer has the parameters that are replaced.
     """
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+    _refuse_optimizers(model)
     same_weights(model, ranks)
     # Reduced in float32 where it is not said otherwise: a sum over many ranks in half precision loses bits.
     reduced = gradient_dtype or (None if mixed_precision is None else torch.float32)
@@ -85,13 +101,52 @@ def same_weights(model: nn.Module, ranks: Ranks) -> None:
     Args:
         model: the model.
         ranks: the processes.
+
+    Raises:
+        DistributedError: they have different models.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
+    mine = {name: f"{tuple(each.shape)} {each.dtype}" for name, each in _tensors(model).items()}
+    all_of_them: list[Any] = [None] * ranks.ranks
+    dist.all_gather_object(all_of_them, mine)
+    for rank, its in enumerate(all_of_them):
+        for name in {**all_of_them[0], **its}:
+            first, other = (each.get(name, "not there") for each in (all_of_them[0], its))
+            if first != other:
+                raise DistributedError(
+                    f"the ranks have different models: {name} is {first} on rank 0 and {other} on rank {rank}"
+                )
+    for tensor in _tensors(model).values():
         if tensor.device.type == "meta":
             continue
         sent = tensor.detach().to(ranks.device).contiguous()
         dist.broadcast(sent, src=0)
         tensor.detach().copy_(sent)
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _refuse_optimizers(model: nn.Module) -> None:
+    """Raises where an optimizer would go on stepping with what the model does not use any more."""
+    own = {id(each) for each in model.parameters()}
+
+    def found() -> list[Optimizer]:
+        optimizers = [each for each in gc.get_objects() if issubclass(type(each), Optimizer)]
+        return [
+            each
+            for each in optimizers
+            if any(id(leaf) in own for group in each.param_groups for leaf in group["params"])
+        ]
+
+    if found():
+        gc.collect()
+        for each in found():
+            raise DistributedError(
+                f"this {type(model).__name__}'s parameters are replaced by shards, and a {type(each).__name__} has "
+                "them already, which would train nothing: make the optimizer after distribute(), of what it returns "
+                "(and `del` one that is not needed any more)"
+            )
 
 
 def agreed(ranks: Ranks, found: tuple[Strategy, str]) -> tuple[Strategy, str]:

@@ -266,6 +266,14 @@ class Accumulation:
             self._happened(owner)
 
     def _tell_of_what_was_changed(self, owner: Owner) -> None:
+        if self.reductions.are_unseen:
+            warnings.warn(
+                f"accumulate={self.every}: the step of the last {owner.waiting} micro-batches is taken at the end of "
+                "the block, with sums that the loop has not seen (whole_sums=True), and so has not clipped: have the "
+                "number of batches be a multiple of accumulate",
+                AccumulationWarning,
+                stacklevel=2,
+            )
         if any(own.ready is not None and _differ(own.ready[0], own.so_far) for own in owner.sums):
             warnings.warn(
                 f"accumulate={self.every}: the last {owner.waiting} micro-batches are averaged over the ranks at the "

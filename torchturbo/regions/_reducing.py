@@ -33,12 +33,14 @@ class _Replica:
         module: itself.
         leaves: its parameters.
         reduces: whether its newest forward has it reduce in backward.
+        group: the processes that it reduces between; it may be gone when the last step is taken.
     """
 
-    __slots__ = ("leaves", "module", "reduces")
+    __slots__ = ("group", "leaves", "module", "reduces")
 
     def __init__(self, module: Any) -> None:
         self.module = ref(module)
+        self.group = module.process_group
         self.leaves = {id(leaf): leaf for leaf in module.parameters() if leaf.requires_grad}
         self.reduces = True
 
@@ -107,6 +109,11 @@ class Reductions:
         """
         return not self._local.isdisjoint(map(id, leaves)) or any(self._sums.values())
 
+    @property
+    def are_unseen(self) -> bool:
+        """Whether the loop has seen no gradients of what waits, as FSDP2 keeps their sums."""
+        return any(self._sums.values())
+
     def reduce(self, leaves: list[Tensor]) -> None:
         """Reduces what has not been, before a step.
 
@@ -124,7 +131,7 @@ class Reductions:
                 by_replica.setdefault(id(replica), (replica, []))[1].append(leaf)
                 self._local.discard(id(leaf))
         for replica, its in by_replica.values():
-            _average(its, replica.module().process_group)  # type: ignore[union-attr]
+            _average(its, replica.group)
 
 
 @torch.no_grad()
