@@ -67,7 +67,7 @@ def by_torch(what: str) -> Iterator[None]:
     Raises:
         CheckpointError: some rank has failed; all raise it.
     """
-    from torch.distributed.checkpoint import CheckpointException
+    from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         yield

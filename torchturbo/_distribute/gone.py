@@ -52,7 +52,7 @@ def begin() -> None:
     dist.all_gather_object(found, mine)
     _Known.processes = tuple(found)
     c10d: Any = dist.distributed_c10d
-    _Known.store = dist.PrefixStore("torchturbo/gone", c10d._get_default_store())
+    _Known.store = c10d.PrefixStore("torchturbo/gone", c10d._get_default_store())
     _Known.before = sys.excepthook
     sys.excepthook = _said
 
