@@ -247,6 +247,6 @@ def test_what_is_refused_says_what_to_write(found: Found) -> None:
     assert "as for one process" in errors["sharded"]
     assert "is not there" in errors["missing"]
     assert "weight is (1, 1) torch.float32 on rank 0 and (2, 1) torch.float32 on rank 1" in errors["different"]
-    assert "an AdamW has them already, which would train nothing" in errors["optimizer"]
+    assert "an optimizer (AdamW) has them already, which would train nothing" in errors["optimizer"]
     assert "weight is on the meta device and has no values" in errors["meta"]
     assert "there is a process group already, whose time stands" in errors["timeout"]

@@ -143,9 +143,9 @@ def _refuse_optimizers(model: nn.Module) -> None:
         gc.collect()
         for each in found():
             raise DistributedError(
-                f"this {type(model).__name__}'s parameters are replaced by shards, and a {type(each).__name__} has "
-                "them already, which would train nothing: make the optimizer after distribute(), of what it returns "
-                "(and `del` one that is not needed any more)"
+                f"this {type(model).__name__}'s parameters are replaced by shards, and an optimizer "
+                f"({type(each).__name__}) has them already, which would train nothing: make the optimizer after "
+                "distribute(), of what it returns (and `del` one that is not needed any more)"
             )
 
 
