@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 from torch import distributed
 
 from tests.distributed.started import Start, torchrun
-from torchturbo import _ranks
+from torchturbo import _ranks, _sources, hardware
 from torchturbo._plan import decide
 from torchturbo._ranks import Known, common, of_rank_0
 from torchturbo._sources import NOTHING, Given, Sources
-from torchturbo.errors import RanksError
+from torchturbo.errors import RanksError, RanksWarning
 from torchturbo.hardware import Hardware
 from torchturbo.profiles import PROFILES, Profile
 from torchturbo.regions.seeding import of_rank
@@ -166,3 +167,26 @@ def test_whoever_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(_ranks._Missing) as missing:
         _ranks._agree(store, timedelta(milliseconds=10))
     assert missing.value.told == "each of the ranks 0, 2"
+
+
+def test_who_comes_late_is_told_who_has_decided_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = distributed.HashStore()
+    ours = distributed.PrefixStore("torchturbo", store)
+    ours.set("0", pickle.dumps(Known("host 0", hardware.detect(), _sources.sources())))
+    ours.set("0 alone", "")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(RanksWarning, match="rank 0 waited in vain for rank 1's first block, and has decided"):
+        _ranks._agree(store, timedelta(seconds=10))
+
+
+def test_what_nobody_knew_stays_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    (ours,) = known("B580")
+    unknown = tuple(replace(each, bf16=None) for each in ours.hardware.xpus)
+    agreed: list[Hardware] = []
+    monkeypatch.setattr(hardware, "agreed_on", agreed.append)
+    _ranks._settle([ours, ours], 0)
+    assert agreed == []
+    asked = replace(ours, hardware=replace(ours.hardware, xpus=unknown), sources=_sources.sources())
+    _ranks._settle([asked, asked], 0)
+    assert agreed == [asked.hardware]

@@ -131,7 +131,7 @@ def _own_gpu(count: int) -> int:
             f"this is process {index} of its machine, counted from 0, and torch sees {count} GPUs: start as many "
             f"processes (--nproc-per-node={count}), or name the GPU with device="
         )
-    return index if count > 1 else 0
+    return 0 if count == 1 else index
 
 
 def backend_for(device: torch.device) -> str:
