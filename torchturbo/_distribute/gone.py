@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,6 +26,8 @@ _Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any
 _SIGNS = ("connection", "gloo", "nccl", "timed out", "timeout", "process group", "tcpstore", "socket")
 _PATIENCE = 1.0
 """Seconds."""
+_REACHED = 5.0
+"""Seconds until what others have said is given up: who keeps it may be the one that hangs."""
 _WAITS = "waits"
 """What those say that wait for another one in vain."""
 
@@ -52,7 +55,8 @@ def begin() -> None:
     dist.all_gather_object(found, mine)
     _Known.processes = tuple(found)
     c10d: Any = dist.distributed_c10d
-    _Known.store = c10d.PrefixStore("torchturbo/gone", c10d._get_default_store())
+    # A connection of its own, that whoever waits in vain is in nobody's way.
+    _Known.store = c10d.PrefixStore("torchturbo/gone", c10d._get_default_store()).clone()
     _Known.before = sys.excepthook
     sys.excepthook = _said
 
@@ -88,11 +92,18 @@ def say(what: str) -> None:
 def heard() -> dict[int, str]:
     """What processes have said, by rank."""
     found: dict[int, str] = {}
-    with suppress(Exception):
-        for _, _, rank in _Known.processes:
-            if _Known.store.check([str(rank)]):
-                found[rank] = _Known.store.get(str(rank)).decode()
-    return found
+
+    def ask() -> None:
+        with suppress(Exception):
+            for _, _, rank in _Known.processes:
+                if _Known.store.check([str(rank)]):
+                    found[rank] = _Known.store.get(str(rank)).decode()
+
+    # It has no time of its own after which torch gives up.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_REACHED)
+    return dict(found)
 
 
 def is_of_others(error: BaseException) -> bool:
