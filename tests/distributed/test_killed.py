@@ -200,6 +200,9 @@ def test_a_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path: Path) -
     for sizes, what in {(2,): "it has '1.", (2, 2, 2): "it has no '2.", (2, 3): "has the shape (2, 2) there"}.items():
         with pytest.raises(CheckpointError, match=f"of another model: .*{re.escape(what)}"):
             load_checkpoint(path, made(*sizes))
+    module[0].requires_grad_(False)  # what was kept of it is of no use any more
+    load_checkpoint(path, module, torch.optim.AdamW(module.parameters()))
+    module[0].requires_grad_(True)
     weights = list(module.parameters())
     two = torch.optim.AdamW([{"params": weights[:2]}, {"params": weights[2:]}])
     with pytest.raises(CheckpointError, match="have 1 groups of parameters, and these have 2"):

@@ -70,7 +70,8 @@ def load_state(
         without = {name: made.pop(name) for name in list(made) if name not in saved}
         if optimizers:
             _refuse_other_groups(state["optimizer"]["param_groups"], metadata)
-            _refuse_another_optimizer(made, saved, optimizers)
+            frozen = {names[id(leaf)] for each in optimizers for leaf in _leaves(each) if not leaf.requires_grad}
+            _refuse_another_optimizer(made, {name: saved[name] for name in saved if name not in frozen}, optimizers)
         load(state)
     except BaseException:
         for each, had in former:
