@@ -178,6 +178,41 @@ def test_a_normalization_over_the_batch_is_refused_in_training_alone() -> None:
     assert failed == [8]
 
 
+def _of_classes(weight: Tensor | None = None) -> Callable[..., None]:
+    def step(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y, weight).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return accelerate(profile="exact", on_oom="split")(step)
+
+
+def test_targets_that_are_ignored_are_seen_where_the_first_batch_had_none() -> None:
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters())
+    step = _of_classes()
+    labels, padded = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.tensor([-100, 1, -100, 0, 1, 2, 0, 1])
+    with injected_oom(4) as failed:
+        step(model, X, labels, optimizer)
+        before = {name: each.clone() for name, each in model.state_dict().items()}
+        assert failed == [8]
+        with pytest.raises(torch.OutOfMemoryError) as found:
+            step(model, X, padded, optimizer)
+    assert "its loss is no mean over samples" in found.value.__notes__[-1], "as it is verified anew"
+    # Nothing is there to verify it with where every second sample is like the others.
+    with injected_oom(4), pytest.raises(torch.OutOfMemoryError) as found:
+        step(model, X, torch.tensor([0, -100, 2, -100, 1, 2, 0, 1]), optimizer)
+    assert (
+        "cross_entropy averages over the targets that are not ignored, and there are 0.5 of them for a sample in one "
+        "part of this batch and 1 in another, so that it is no mean over samples"
+    ) in found.value.__notes__[-1]
+    weighed = _of_classes(torch.tensor([1.0, 2.0, 4.0]))
+    with injected_oom(4), pytest.raises(torch.OutOfMemoryError) as found:
+        weighed(model, X, torch.tensor([0, 1, 0, 1, 0, 2, 0, 2]), optimizer)
+    assert "and there are, by their weights, 1.5 of them for a sample in one part" in found.value.__notes__[-1]
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "model",
     [lambda: net(nn.Dropout(0.5)), lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.5, batch_first=True)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from torchturbo._oom.batch import Batch, parts
@@ -13,6 +14,7 @@ from torchturbo._oom.failed import Failed, largest, look, not_split, note
 from torchturbo._oom.freed import Once
 from torchturbo._oom.returned import Rules
 from torchturbo._oom.struck import is_out_of_memory, is_with_others, let_go
+from torchturbo._oom.targets import AsManyTargets
 from torchturbo._turbo import _within, turbo
 from torchturbo.errors import AccumulationError, RestoreError, TargetError, in_a_line
 from torchturbo.regions._backward import ACCUMULATING
@@ -247,9 +249,12 @@ class Step:
         cuts = parts(batch.samples, count)
         sums = Shares([(cut.stop - cut.start) / batch.samples for cut in cuts])
         returned: list[Any] = []
+        targets = AsManyTargets()
         try:
-            with before.watched():
+            # What is compiled would be compiled once more for it.
+            with before.watched(), nullcontext() if self._around.compiles else targets:
                 for cut in cuts:
+                    targets.next(cut.stop - cut.start)
                     args, kwargs = batch.some(cut)
                     call = functools.partial(self._call, *args, **kwargs)
                     returned.append(_within(((ACCUMULATING, always(sums)),), call))
