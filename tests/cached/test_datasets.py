@@ -228,8 +228,9 @@ def test_filling_and_clearing(log: str, tmp_path: Path) -> None:
 def test_it_stays_in_its_bounds(log: str, tmp_path: Path) -> None:
     for where in ("memory", tmp_path / "kept"):
         data = cached(Squares(log), where, max_bytes=2500)
-        with pytest.warns(CacheWarning, match=r"is not kept in .*, as max_bytes=2500 are full"):
+        with pytest.warns(CacheWarning, match=r"is not kept in .*, as max_bytes=2500 are full") as told:
             first = [data[n] for n in range(10)]
+        assert told[0].filename == __file__
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it is said once
             assert difference(first, [data[n] for n in range(10)]) is None

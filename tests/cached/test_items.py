@@ -182,11 +182,11 @@ def test_the_law_catches(mutant: Callable[[pytest.MonkeyPatch], None], monkeypat
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [
-        (torch.tensor([0.0]), torch.tensor([-0.0]), "the numbers in item, float32 [1],"),
-        (torch.ones(2), torch.ones(2).double(), "item, float32 [2], in one, item, float64 [2], in the other"),
+        (torch.tensor([0.0]), torch.tensor([-0.0]), "the numbers in item (float32 [1])"),
+        (torch.ones(2), torch.ones(2).double(), "item (float32 [2]) in one, item (float64 [2]) in the other"),
         ({"a": 1}, {"a": True}, "item['a'] = 1 in one, item['a'] = True in the other"),
         ([1], (1,), "item = list of 1 in one, item = tuple of 1 in the other"),
-        ([torch.ones(1)], [1], "item[0], float32 [1], in one, item[0] = 1 in the other"),
+        ([torch.ones(1)], [1], "item[0] (float32 [1]) in one, item[0] = 1 in the other"),
         ({"a": 1}, {"b": 1}, "item['a'] = 1 in one, item['b'] = 1 in the other"),
     ],
 )

@@ -14,7 +14,6 @@ import shutil
 import socket
 import stat
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -24,6 +23,7 @@ from typing import Any
 from torchturbo._cached.blob import Memory, Read, whole
 from torchturbo._cached.shared import Locked
 from torchturbo.errors import CacheError, CacheWarning, in_a_line
+from torchturbo.settings._callers import users_frame, warn_at
 
 _LEDGER, _ABOUT, _PART = "torchturbo-cached", "about.json", ".part"
 _MODE = 0o755
@@ -128,11 +128,11 @@ class InFolder:
             if name not in self._whole:
                 if not whole(Memory(file.readall() or b"")):
                     self.drop(name)
-                    warnings.warn(
+                    warn_at(
+                        users_frame(),
                         f"{self._file(name)} is not as it was written (a disk that was full or failed, or a machine "
                         "that went down): it is removed, and built again",
                         CacheWarning,
-                        stacklevel=2,
                     )
                     yield None
                     return

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torchturbo._cached.memory import InMemory
 from torchturbo._cached.proof import MORE, Streams, difference, kept, must_be_same, same_again
 from torchturbo._cached.shared import Shared
 from torchturbo.errors import CacheError, CacheWarning, in_a_line
+from torchturbo.settings._callers import users_frame, warn_at
 
 _HITS, _BUILT, _UNKEPT, _MICROSECONDS = range(4)
 _FIRST, _SECOND = 1_000, 2_000
@@ -270,4 +270,4 @@ class Kept:
             told = self._tally.fields(8)[_TOLD[about]]
             self._tally.put(_TOLD[about], 1)
         if not told:
-            warnings.warn(text, CacheWarning, stacklevel=3)
+            warn_at(users_frame(), text, CacheWarning)

@@ -98,7 +98,7 @@ def _told(place: str, leaf: Any) -> str:
     if leaf is None:
         return f"{where} is not there"
     if isinstance(leaf, Tensor):
-        return f"{where}, {str(leaf.dtype)[6:]} {list(leaf.shape)}{' that requires gradients' * leaf.requires_grad},"
+        return f"{where} ({str(leaf.dtype)[6:]} {list(leaf.shape)}{', requires gradients' * leaf.requires_grad})"
     text = leaf.text if len(leaf.text) <= 60 else f"{leaf.text[:60]}..."
     return f"{where} = {text}"
 
