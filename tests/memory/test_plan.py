@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import UserDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -164,3 +166,26 @@ def test_its_forms() -> None:
     assert repr(plan) == "<MemoryPlan: Linear, 5 rows>"
     with pytest.raises(KeyError, match="did you mean 'checkpoint'"):
         plan["checkpont"]
+
+
+@dataclass
+class _Pair:
+    x: Tensor
+    y: Tensor
+
+
+class _OfPairs(nn.Linear):
+    def forward(self, pair: Any = None, **named: Tensor) -> Tensor:
+        named = named or vars(pair)
+        return (super().forward(named["x"]) - named["y"]).square().mean()
+
+
+def test_a_batch_is_whatever_the_model_takes() -> None:
+    """Its tensors take no memory, and are counted, in containers and objects that torch knows nothing of too."""
+    model = _OfPairs(4, 4)
+    batch = {"x": torch.ones(8, 4), "y": torch.ones(8, 4)}
+    plans = [memory_plan(model, its) for its in (batch, UserDict(batch), _Pair(**batch))]
+    assert [plan.batch for plan in plans] == [256] * 3
+    assert len({(plan["now"].activations, plan["now"].peak, plan.notes) for plan in plans}) == 1
+    with pytest.raises(TargetError, match=r"If the batch is a pair \(inputs, targets\), give loss="):
+        memory_plan(nn.Linear(4, 4), (batch["x"], batch["y"]))

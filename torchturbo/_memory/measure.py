@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torchturbo._catalogue import SETTINGS
 from torchturbo._memory.data import MemoryPlan, MemoryUse
 from torchturbo._memory.live import Live, bytes_of
-from torchturbo._memory.step import Like, Step, leaves_of
+from torchturbo._memory.step import Step, copied
 from torchturbo._plan import decide
 from torchturbo._turbo import turbo
 from torchturbo.errors import RanksError, TargetError, in_a_line
@@ -181,7 +181,10 @@ class _Measured:
         except TargetError:
             raise
         except Exception as error:
-            raise TargetError(f"memory_plan cannot take a step ({name}): {in_a_line(error)}") from error
+            _, batch, _, loss = self._given
+            pair = loss is None and isinstance(batch, tuple | list) and len(batch) == 2
+            advice = ". If the batch is a pair (inputs, targets), give loss=, which makes the loss of both" * pair
+            raise TargetError(f"memory_plan cannot take a step ({name}): {in_a_line(error)}{advice}") from error
 
     def _taken(self, name: str, options: Mapping[str, object], mode: FakeTensorMode | None) -> MemoryUse:
         step = Step(*self._given, mode)
@@ -239,6 +242,5 @@ class _Measured:
             )
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    made = [its.made(FakeTensorMode()) if isinstance(its, Like) else its for its in leaves_of(value)]
-    return [its for its in made if isinstance(its, Tensor)]
+def _tensors(batch: Any) -> list[Tensor]:
+    return copied(batch, FakeTensorMode())[1]

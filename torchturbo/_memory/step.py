@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +74,10 @@ class Step:
         loss: Callable[..., Any] | None,
         mode: FakeTensorMode | None,
     ) -> None:
+        self.batch, self._inputs = copied(batch, mode)
         if mode is None:
-            self.model, self.opt, self.batch = copy.deepcopy((model, opt, batch))
+            self.model, self.opt = copy.deepcopy((model, opt))
         else:
-            self.batch = _faked(batch, mode)
             with FakeCopyMode(mode):
                 self.model, self.opt = copy.deepcopy((model, opt), self._off_meta(model, mode))
             if self.opt is not None:
@@ -123,7 +124,7 @@ class Step:
 
     def inputs(self) -> list[Tensor]:
         """Tensors of the batch."""
-        return [its for its in leaves_of(self.batch) if isinstance(its, Tensor)]
+        return self._inputs
 
     def backward(self, loss: Tensor) -> None:
         """Leaves gradients in the copy alone: a loss may have weights of its own, of which there is none."""
@@ -157,25 +158,20 @@ class Step:
         return loss
 
 
-def leaves_of(batch: Any) -> list[Any]:
-    """What stands in a batch.
+def copied(batch: Any, mode: FakeTensorMode | None) -> tuple[Any, list[Tensor]]:
+    """A copy of a batch, whatever it is made of, and the tensors in that.
 
     Args:
         batch: any, or a `Call`.
+        mode: the mode whose tensors have no memory; None for real copies.
     """
-    return tree_leaves((batch.args, batch.kwargs) if isinstance(batch, Call) else batch)
-
-
-def _faked(batch: Any, mode: FakeTensorMode) -> Any:
-    if isinstance(batch, Call):
-        return Call(_faked(batch.args, mode), _faked(batch.kwargs, mode))
-
-    def faked(its: Any) -> Any:
-        if isinstance(its, Like):
-            return its.made(mode)
-        return mode.from_tensor(its) if isinstance(its, Tensor) else its
-
-    return tree_map(faked, batch)
+    if isinstance(batch, Call) and mode is not None:
+        call = tree_map(lambda its: its.made(mode) if isinstance(its, Like) else its, (batch.args, batch.kwargs))
+        return Call(*call), [each for each in tree_leaves(call) if isinstance(each, Tensor)]
+    made: dict[int, Any] = {}
+    with nullcontext() if mode is None else FakeCopyMode(mode):
+        its = copy.deepcopy(batch, made)
+    return its, [each for each in made.values() if isinstance(each, Tensor)]
 
 
 def _loss_in(outputs: Any) -> Any:
