@@ -139,6 +139,12 @@ def test_a_loop_is_a_line_where_there_is_room_and_is_told_of_in_any_case() -> No
     assert first.startswith("ImageFolder 9/20 ━")
     assert first.endswith("00:05 < 00:01 8.76 steps/s  26.3 samples/s")
     assert "waiting 50%" in second
-    narrow = Seen((loop,), 5.0, 0.5, 0.4, 0.1, 0.5, OfMachine(), 0, None, None, over=False).to_text(39)
-    assert max(map(len, narrow.splitlines())) <= 39
-    assert all(word in narrow for word in ("9/20", "00:05 <", "8.76", "26.3"))
+    seen = Seen((loop, loop), 5.0, 0.5, 0.4, 0.1, 0.5, OfMachine(memory=2**30, memory_peak=2**30), 0, None, None, False)
+    of_39 = seen.to_text(39).splitlines()
+    assert of_39[0].startswith("ImageFolder 9/20 ━")
+    assert of_39[0].endswith(" 00:05 < 00:01")
+    assert of_39[1] == "  8.76 steps/s  26.3 samples/s"
+    assert of_39[2] == "  ImageFolder  9/20  00:05 < 00:01", "the loop in it, which has no room for a bar"
+    assert of_39[4:] == ["  waiting 50%  computing 40%", "  optimizer 10%", "  memory 1 GiB (peak 1 GiB)"]
+    of_26 = seen.to_text(26).splitlines()
+    assert of_26[:4] == ["ImageFolder  9/20", "00:05 < 00:01", "  8.76 steps/s", "  26.3 samples/s"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from torchturbo._watch.cause import Judge, Loading, Window, cause_of, workers_for
+from torchturbo._watch.cause import Judge, Loading, Window, cause_of, share_below, workers_for
 from torchturbo._watch.lines import Line
 from torchturbo._watch.timeline import Times
 
@@ -112,3 +112,7 @@ def test_the_judge_speaks_once_and_only_of_what_has_lasted() -> None:
 def test_the_judge_wants_some_steps() -> None:
     judge = Judge(0.7, after=1.0)
     assert judge.add(Window(Times(60.0), 1, 0.0, 0, 0.0, False)) is None
+
+
+def test_what_is_hardly_below_is_below_in_words_too() -> None:
+    assert [share_below(share, 0.7) for share in (0.2, 0.694, 0.6996)] == ["20%", "69%", "69.9%"]

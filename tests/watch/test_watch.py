@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.laws.look import differences, look
@@ -91,6 +93,7 @@ def test_what_cannot_be_watched_is_refused() -> None:
         ({"every": 0}, r"every=0: expected seconds, at least 0.01"),
         ({"after": -1}, r"after=-1: expected seconds"),
         ({"alert": 70}, r"alert=70: expected a share from 0 to 1"),
+        ({"alert": "70 %"}, r"alert='70 %': expected a share from 0 to 1"),
         ({"show": "bars"}, r"show='bars': expected one of 'auto', 'bar', 'lines', 'json', or None"),
     ):
         with pytest.raises(OptionValueError, match=says):
@@ -305,6 +308,8 @@ def test_what_a_batch_tells() -> None:
     assert samples_in(torch.zeros(256, 2), 8) == 8, "nodes of graphs are no samples"
     assert samples_in(torch.zeros(3, 2), 8) == 3, "the last batch of an epoch"
     assert samples_in(type("Batch", (), {"num_graphs": 6})()) == 6
+    assert samples_in(make_dataclass("Batch", ["name", "x"])("a", rows)) == 4
+    assert samples_in(pack_sequence([rows, rows[:3]])) == 2, "sequences, and not their steps"
     assert tokens_in({"input_ids": ids}) == 28
     assert tokens_in((ids, ids)) == 28
     assert [tokens_in(batch) for batch in ((rows, ids), (rows, rows), [ids], rows, {"a": rows})] == [None] * 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torchturbo._watch.cause import Loading, Window, cause_of
+from torchturbo._watch.cause import Loading, Window, cause_of, share_below
 from torchturbo._watch.timeline import COMPUTING, OPTIMIZER, WAITING
 from torchturbo.errors import WatchWarning
 from torchturbo.hardware import _room, detect
@@ -35,7 +35,8 @@ def alert(window: Window, session: Session) -> None:
     )
     of = "the GPU is busy" if window.of_gpu else "this machine computes"
     below = f"below {judge.threshold:.0%} over {window.times.total:.1f} s"
-    warn_at(users_frame(), f"{of} {window.utilization:.0%} of the time, {below}: {cause}", WatchWarning)
+    busy = share_below(window.utilization, judge.threshold)
+    warn_at(users_frame(), f"{of} {busy} of the time, {below}: {cause}", WatchWarning)
 
 
 def loading_of(loader: Any) -> Loading:

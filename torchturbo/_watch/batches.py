@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from itertools import islice
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 _WHOLE = frozenset({"torch.int64", "torch.int32"})
 _TOKENS = "input_ids"
@@ -29,6 +31,8 @@ def samples_in(batch: Any, most: int | None = None) -> int | None:
 def _first(batch: Any) -> int | None:
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.dim() else None
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0])  # sequences, which all have a first step
     if isinstance(batch, Mapping):
         batch = batch.values()
     elif isinstance(batch, list | tuple):
@@ -36,7 +40,9 @@ def _first(batch: Any) -> int | None:
             return len(batch)  # samples as they are, and not what they are made of
     else:
         graphs = getattr(batch, "num_graphs", None)
-        return graphs if isinstance(graphs, int) else None
+        if isinstance(graphs, int) or not is_dataclass(batch):
+            return graphs if isinstance(graphs, int) else None
+        batch = [getattr(batch, field.name, None) for field in fields(batch)]
     for part in islice(batch, _PARTS):
         found = _first(part)
         if found is not None:

@@ -172,6 +172,17 @@ def cause_of(window: Window, loading: Loading, waited: tuple[Line, ...], compute
     return Cause("host", said, "move it out of the loop; where it is the model's, try turbo(compile=True)", computed)
 
 
+def share_below(share: float, threshold: float) -> str:
+    """A share in words that say that it is below a threshold, however near.
+
+    Args:
+        share: 0 to 1.
+        threshold: that it is below.
+    """
+    rounded = f"{share:.0%}"
+    return rounded if rounded != f"{threshold:.0%}" else f"{math.floor(1000 * share) / 1000:.1%}"
+
+
 def _of(loading: Loading) -> str:
     cores = f"on {some(loading.cores, 'core')}"
     if loading.workers is None:

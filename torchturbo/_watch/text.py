@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from torchturbo._watch.data import Loop, Seen
@@ -10,10 +10,12 @@ from torchturbo._words import clock, short, size, some
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 _LOW = 0.7
-_NARROW = 60
-"""Columns below which a loop is told of in several lines."""
+_LEAST_BAR = 8
+"""Columns of a bar below which it gets a line without the speeds, or none at all."""
+_GAP = "  "
 
 
 def line_of(seen: Seen) -> str:
@@ -76,43 +78,70 @@ def sheet(seen: Seen, width: int) -> Iterator[RenderableType]:
         seen: of a loop.
         width: columns that there are.
     """
-    yield _bars(seen, narrow=width < _NARROW)
-    yield _beneath(seen)
+    loops = seen.loops
+    told = [_told(depth, loop, seen.over) for depth, loop in enumerate(loops)]
+    if _fits([(*its, rates) for its, rates in told], width):
+        yield _bars([(loop, (*its, rates)) for loop, (its, rates) in zip(loops, told, strict=True)])
+    else:  # a loop is told of in several lines
+        for loop, (its, rates) in zip(loops, told, strict=True):
+            yield _bars([(loop, its)]) if _fits([its], width) else _lines(its, width, indent="")
+            yield _lines(rates.split(_GAP), width)
+    yield _lines(_beneath(seen), width)
 
 
-def _bars(seen: Seen, narrow: bool) -> RenderableType:
+def _told(depth: int, loop: Loop, over: bool) -> tuple[tuple[str, str, str], str]:
+    """The name of a loop, how far it is and its time; and its speed."""
+    total, went = loop.of or None, clock(loop.seconds)
+    if total and loop.steps_per_second and not over:
+        went += f" < {clock(max(0, total - loop.steps) / loop.steps_per_second)}"
+    steps = f"{loop.steps:,}" + (f"/{total:,}" if total else "")
+    return ("  " * depth + loop.name, steps, went), _GAP.join(_rates(loop))
+
+
+def _fits(rows: Sequence[tuple[str, ...]], width: int) -> bool:
+    """Whether there is room for columns, and a bar among them."""
+    columns = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return sum(columns) + len(columns) + _LEAST_BAR <= width
+
+
+def _bars(rows: Sequence[tuple[Loop, tuple[str, ...]]]) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     bars = Table.grid(padding=(0, 1))
-    for column in ("name", "steps", "bar", "time", "rates"):
-        # The bar gives way first, so that a loop is one line; where even that is too long, its rates are several.
-        bars.add_column(no_wrap=column in ("steps", "time") or (column == "rates" and not narrow))
-    for depth, loop in enumerate(seen.loops):
+    for column in ("name", "steps", "bar", *"time rates".split()[: len(rows[0][1]) - 2]):
+        bars.add_column(no_wrap=column != "bar")  # which gives way
+    for loop, (name, steps, time, *rates) in rows:
         total = loop.of or None
         bar = ProgressBar(total=total, completed=min(loop.steps, total or loop.steps), width=30, pulse=not total)
-        went = clock(loop.seconds)
-        if total and loop.steps_per_second and not seen.over:
-            went += f" < {clock(max(0, total - loop.steps) / loop.steps_per_second)}"
         bars.add_row(
-            Text("  " * depth + loop.name, style="bold"),
-            Text(f"{loop.steps:,}" + (f"/{total:,}" if total else ""), justify="right"),
-            bar,
-            Text(went, style="cyan"),
-            Text("  ".join(_rates(loop))),
+            Text(name, style="bold"), Text(steps, justify="right"), bar, Text(time, style="cyan"), *map(Text, rates)
         )
     return bars
 
 
-def _beneath(seen: Seen) -> RenderableType:
+def _lines(words: Iterable[str | Text], width: int, indent: str = _GAP) -> RenderableType:
+    """Words in as many lines as they need, none of them broken if there is room for it."""
     from rich.text import Text
 
-    shares = Text("  ")
-    shares.append(f"waiting {seen.waiting:.0%}", style="bold yellow" if seen.waiting > 1 - _LOW else "")
-    shares.append(f"  computing {seen.computing:.0%}  optimizer {seen.optimizer:.0%}")
+    lines = [Text(indent)]
+    for word in words:
+        if len(lines[-1]) > len(indent):
+            if len(lines[-1]) + len(_GAP) + len(word) <= width:
+                lines[-1].append(_GAP)
+            else:
+                lines.append(Text(indent))
+        lines[-1].append(word)
+    return Text("\n").join(lines)
+
+
+def _beneath(seen: Seen) -> Iterator[Text]:
+    from rich.text import Text
+
+    waiting, *others = _shares(seen)
+    yield Text(waiting, style="bold yellow" if seen.waiting > 1 - _LOW else "")
+    yield from map(Text, others)
     for word in _rest(seen):
         low = word.startswith("GPU") and seen.utilization < _LOW
-        shares.append("  ")
-        shares.append(word, style="bold yellow" if low or word.startswith("throttled") else "")
-    return shares
+        yield Text(word, style="bold yellow" if low or word.startswith("throttled") else "")
