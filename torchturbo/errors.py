@@ -165,10 +165,12 @@ def near(word: str, words: Iterable[str]) -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-    """An error by its name and the first line of what it says.
+    """An error by its name and the first line of what it says; one that a data loader's worker has raised by its own.
 
     Args:
         error: any.
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 2 and lines[1].startswith("Original Traceback"):
+        return lines[-1]
     return f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}"

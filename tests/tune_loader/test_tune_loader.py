@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 from torch import Tensor
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Sampler
 
 from tests.laws.around import NOTHING
@@ -18,7 +19,7 @@ from torchturbo import LoaderTuning, tune_loader, turbo, watch
 from torchturbo._tune_loader import data, measure
 from torchturbo._tune_loader.loaders import Source
 from torchturbo._tune_loader.measure import Meter, Visit
-from torchturbo.errors import OptionValueError, TargetError
+from torchturbo.errors import OptionValueError, TargetError, in_a_line
 from torchturbo.hardware import _room
 from torchturbo.testing import pretend_hardware
 
@@ -172,6 +173,17 @@ def test_what_fails_with_workers_is_told_and_what_fails_without_comes_out(machin
     assert {tried.outcome for tried in its.tried} == {"chosen", "failed"}
     assert its.tried[1].why == "RuntimeError: a worker was killed"
     assert "failed: RuntimeError: a worker was killed" in " ".join(its.to_text(200).split())
+    assert "s of 20 s, on " in its.to_text(200)
+
+
+def test_what_a_worker_raises_is_told_in_its_own_words() -> None:
+    try:
+        raise ValueError("there is no item 7")
+    except ValueError:
+        handed_on = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(ValueError, match="Caught ValueError") as found:
+        handed_on.reraise()
+    assert in_a_line(found.value) == "ValueError: there is no item 7"
 
 
 def test_what_only_workers_can_read_is_measured_with_workers(machine: Any) -> None:
@@ -322,8 +334,11 @@ def test_what_cannot_be_is_refused() -> None:
         tune_loader(Numbers(), "soon")
     with pytest.raises(OptionValueError, match="step_seconds=0: expected the seconds that a step takes"):
         tune_loader(Numbers(), 1, step_seconds=0)
-    with pytest.raises(OptionValueError, match="batches=0: expected how many batches"):
-        tune_loader(Numbers(), 1, batches=0)
+    with pytest.raises(OptionValueError, match="step_seconds='5 ms': expected the seconds that a step takes"):
+        tune_loader(Numbers(), 1, step_seconds="5 ms")  # type: ignore[arg-type]
+    for number in (0, 2.5):
+        with pytest.raises(OptionValueError, match=f"batches={number}: expected how many batches"):
+            tune_loader(Numbers(), 1, batches=number)  # type: ignore[arg-type]
     with pytest.raises(OptionValueError, match="batch_size: a data loader has its settings already"):
         tune_loader(DataLoader(Numbers()), 1, batch_size=4)
     with pytest.raises(TargetError, match=r"and watch\(<.*>\) is neither: give what is within it"):

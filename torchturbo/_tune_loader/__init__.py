@@ -53,9 +53,9 @@ def tune_loader(
     Whatever the dataset raises in this process comes out as it is.
     """
     seconds = seconds_of(budget, "budget")
-    if step_seconds is not None and not step_seconds > 0:
+    if step_seconds is not None and not (isinstance(step_seconds, int | float) and step_seconds > 0):
         raise OptionValueError(f"step_seconds={step_seconds!r}: expected the seconds that a step takes, as 0.05")
-    if batches is not None and batches < 1:
+    if batches is not None and not (isinstance(batches, int) and batches >= 1):
         raise OptionValueError(f"batches={batches!r}: expected how many batches an epoch has, at least 1")
     # What it needs is loaded when it is needed.
     from torchturbo._together import agreed, together

@@ -106,7 +106,7 @@ def about(found: LoaderTuning) -> Iterator[str]:
             f"(between {its.low:.2f} and {its.high:.2f} in {_rounds(found)} rounds)"
         )
     yield (
-        f"{found.dataset}, {found.batches} batches an epoch; {found.seconds:.0f} s of {found.budget:.0f} s, on "
+        f"{found.dataset}, {found.batches} batches an epoch; {time(found.seconds)} of {time(found.budget)}, on "
         f"{found.hardware.name}, torch {found.torch}"
     )
     if found.interrupted:
