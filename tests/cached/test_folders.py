@@ -281,7 +281,7 @@ def test_other_keys_are_told_and_removed(tmp_path: Path) -> None:
     data = cached(Items([2]), tmp_path)
     stats = cache_of(data).stats()
     assert stats.others == 1
-    assert "1 other key in this folder takes" in str(stats)
+    assert "1 other key in this folder, " in str(stats)
     assert cache_of(data).clear_others(days=1) == 0
     about = next(path for path in tmp_path.rglob("about.json") if cache_of(data).stats().key not in path.read_text())
     os.utime(about, (0, time.time() - 5 * 86_400))

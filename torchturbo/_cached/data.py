@@ -56,9 +56,8 @@ class CacheStats(Told):
         if self.left_out:
             lines.append(f"reading writes to {', '.join(self.left_out)}, which items do not come of")
         if self.others:
-            one = self.others == 1
             lines.append(
-                f"{self.others} other key{'s' * (not one)} in this folder take{'s' * one} {size(self.other_bytes)}: "
+                f"{some(self.others, 'other key')} in this folder, {size(self.other_bytes)}: "
                 "cache_of(...).clear_others() removes what other inputs have left"
             )
         return Text("\n".join(lines))

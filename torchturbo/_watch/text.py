@@ -110,7 +110,7 @@ def _bars(rows: Sequence[tuple[Loop, tuple[str, ...]]]) -> RenderableType:
     from rich.text import Text
 
     bars = Table.grid(padding=(0, 1))
-    for column in ("name", "steps", "bar", *"time rates".split()[: len(rows[0][1]) - 2]):
+    for column in ("name", "steps", "bar", *("time", "rates")[: len(rows[0][1]) - 2]):
         bars.add_column(no_wrap=column != "bar")  # which gives way
     for loop, (name, steps, time, *rates) in rows:
         total = loop.of or None
