@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torchturbo._tune_loader.data import Growth, LoaderTuning, TriedLoader
 from torchturbo._words import seconds_of
@@ -53,9 +53,10 @@ def tune_loader(
     Whatever the dataset raises in this process comes out as it is.
     """
     seconds = seconds_of(budget, "budget")
-    if step_seconds is not None and not (isinstance(step_seconds, int | float) and step_seconds > 0):
+    step, count = cast("Any", step_seconds), cast("Any", batches)
+    if step is not None and not (isinstance(step, int | float) and step > 0):
         raise OptionValueError(f"step_seconds={step_seconds!r}: expected the seconds that a step takes, as 0.05")
-    if batches is not None and not (isinstance(batches, int) and batches >= 1):
+    if count is not None and not (isinstance(count, int) and count >= 1):
         raise OptionValueError(f"batches={batches!r}: expected how many batches an epoch has, at least 1")
     # What it needs is loaded when it is needed.
     from torchturbo._together import agreed, together

@@ -44,7 +44,7 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
                 raise OptionValueError(f"{name}={value!r}: expected seconds, at least {least:g}")
-        share = self.alert
+        share: Any = self.alert
         if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
             raise OptionValueError(f"alert={self.alert!r}: expected a share from 0 to 1, as 0.7, or None for no alerts")
         if self.show is not None and self.show not in get_args(Show):
