@@ -189,3 +189,11 @@ def test_a_batch_is_whatever_the_model_takes() -> None:
     assert len({(plan["now"].activations, plan["now"].peak, plan.notes) for plan in plans}) == 1
     with pytest.raises(TargetError, match=r"If the batch is a pair \(inputs, targets\), give loss="):
         memory_plan(nn.Linear(4, 4), (batch["x"], batch["y"]))
+
+
+def test_an_optimizer_of_another_model_is_told_of() -> None:
+    its, other = nn.Linear(4, 4), nn.Linear(4, 4)
+    told = "the optimizer has none of the model's parameters, so that it has no state here"
+    notes = [memory_plan(its, torch.ones(8, 4), torch.optim.SGD(of.parameters()), loss=torch.mean).notes
+             for of in (other, its)]  # fmt: skip
+    assert notes == [(told,), ()]

@@ -564,6 +564,8 @@ def test_classes_and_their_names_are_asked_for() -> None:
             made(Block)(batch()).sum().backward()
             assert told() == "2 x Block computed again in backward"
     with only(checkpoint=[nn.Conv2d]):
+        assert told() == "no module of the class Conv2d has been called in this thread yet"
+    with only(checkpoint=True):
         assert told() == "no repeated block has been called in this thread yet"
 
 

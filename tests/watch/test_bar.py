@@ -14,6 +14,7 @@ from tests.watch.screen import shown, terminal
 from torchturbo import watch
 from torchturbo._watch.data import Loop, Seen
 from torchturbo._watch.machine import OfMachine
+from torchturbo._watch.terminal import Bar, _columns
 from torchturbo._watch.text import line_of
 
 
@@ -50,8 +51,8 @@ def test_what_is_printed_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch) -
     assert rest.startswith("  waiting ")
     assert empty == ""
     assert "check" in seen.written, "the loop in it was beneath it while it ran"
-    assert seen.written.count("\x1b[?25l") > 5, "it was drawn again and again"
-    assert seen.written.rindex("\x1b[?25h") > seen.written.rindex("\x1b[?25l"), "the cursor is back"
+    assert seen.written.count("\x1b[J") > 5, "it was drawn again and again"
+    assert "\x1b[?25" not in seen.written, "the cursor is never hidden, as one who is killed could not bring it back"
 
 
 def test_a_stdout_that_is_a_file_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +67,15 @@ def test_a_stdout_that_is_a_file_is_not_touched(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.undo()
     assert out.getvalue() == "step 0\nstep 1\nstep 2\n"
     assert seen.lines[0].startswith("range 3/3 ━")
+
+
+def test_it_is_as_wide_as_the_terminal_that_it_is_drawn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stdout that goes to a file or a pipe has no width, and stderr's terminal has."""
+    monkeypatch.delenv("COLUMNS")
+    with terminal() as seen:
+        Bar(seen.stream).draw("x" * 115)
+    assert seen.lines == ["x" * 115, ""]
+    assert _columns(io.StringIO()) == 80
 
 
 def test_what_somebody_puts_there_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:

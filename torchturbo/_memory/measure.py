@@ -133,7 +133,10 @@ class _Measured:
         """All rows."""
         now = self._row("now", {})
         rows = [now, *(self._switched(name, options, now) for name, options in self._switches())]
-        model, batch, *_ = self._given
+        model, batch, opt, _ = self._given
+        stepped = {id(its) for group in (opt.param_groups if opt is not None else ()) for its in group["params"]}
+        if stepped and not any(id(its) in stepped for its in model.parameters()):
+            self._notes.append("the optimizer has none of the model's parameters, so that it has no state here")
         size = bytes_of(_tensors(batch), self._device)
         notes = tuple(dict.fromkeys(self._notes))
         return MemoryPlan(tuple(rows), size, type(model).__name__, self._device, torch.__version__, notes)

@@ -8,7 +8,6 @@ tqdm's, which ends in no new line, ours waits. A stdout that is no terminal is n
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
+_WIDTH = 80
+"""Columns of a terminal that does not say how many it has."""
 _live: list[Bar] = []
 """The bar that is at work: a terminal has room for one."""
 
@@ -86,8 +86,6 @@ class Bar:
         self._ours.clear()
         if os.getpid() == self._pid:
             with self._lock:
-                if self._lines:
-                    self._write(_SHOW)
                 self._lines = 0
 
     def draw(self, shown: RenderableType) -> None:
@@ -96,18 +94,17 @@ class Bar:
         Args:
             shown: what rich can lay out.
         """
-        size = shutil.get_terminal_size()
+        columns = _columns(self._stream)
         with self._lock:
             if os.getpid() != self._pid or not self._at_start or others_bars() is not None:
                 return
-            self._console.width = max(20, size.columns - 1)
+            self._console.width = max(20, columns - 1)
             with self._console.capture() as captured:
                 self._console.print(shown, soft_wrap=False)
             text = captured.get()
             lines = text.count("\n")
-            self._write(
-                _HIDE + self._away() + text.encode(self._console.encoding, "replace").decode(self._console.encoding)
-            )
+            # The cursor stays to be seen: a process that is killed could not bring it back.
+            self._write(self._away() + text.encode(self._console.encoding, "replace").decode(self._console.encoding))
             self._lines = lines
 
     def above(self, stream: IO[str], text: str) -> int:
@@ -121,7 +118,7 @@ class Bar:
             return stream.write(text)
         with self._lock:
             if self._lines and text:
-                self._write(self._away() + _SHOW)
+                self._write(self._away())
                 self._lines = 0
             written = stream.write(text)
             if text:
@@ -136,6 +133,17 @@ class Bar:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def _columns(stream: IO[str]) -> int:
+    """How wide the terminal is that a stream goes to: stdout, which Python asks, may go elsewhere."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+    except (AttributeError, OSError, ValueError):  # no file, or closed
+        return _WIDTH
 
 
 def _is_terminal(stream: Any) -> bool:

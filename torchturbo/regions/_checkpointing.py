@@ -255,7 +255,10 @@ def told() -> str | None:
     counts = Counter({name: len(its) for name, its in here.blocks.items() if its})
     computed = [f"{count} x {name} computed again in backward" for name, count in counts.items()]
     kept = [f"{name} is kept: {reason}" for name, reason in here.kept.items()]
-    return "; ".join([*computed, *here.whole.values(), *kept]) or "no repeated block has been called in this thread yet"
+    named = isinstance(here.wanted, tuple)
+    names = [each.__name__ if isinstance(each, type) else each for each in here.wanted] if named else []
+    of_what = f"module of the class {' or '.join(names)}" if named else "repeated block"
+    return "; ".join([*computed, *here.whole.values(), *kept]) or f"no {of_what} has been called in this thread yet"
 
 
 def _place(needed: bool) -> None:
