@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sized
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from examples import graphs
 from tests.hardware.driver import Card, Driver
-from torchturbo import hardware, turbo, watch
-from torchturbo._watch import machine, session
+from torchturbo import cached, hardware, turbo, watch
+from torchturbo._watch import _Of, machine, session
 from torchturbo._watch.alert import loading_of
 from torchturbo.errors import WatchWarning
 
@@ -51,7 +51,7 @@ def test_graphs_that_are_built_in_the_loader_are_named() -> None:
     cores = hardware.detect().cpu.cores
     assert f"waiting on the loader {_share(text):.0%} of the time: no workers on {cores} core" in text
     assert "; try num_workers=" in text
-    assert "The lines that spend it:\n  graphs.py:" in text
+    assert "\n  graphs.py:" in text.partition("The lines that spend it:")[2]
     assert told[0].filename == __file__, "it points at the loop"
     assert watched.seen is not None
     assert watched.seen.loops[0].samples_per_second is not None
@@ -89,6 +89,17 @@ def test_how_batches_come() -> None:
 
     assert "each worker would give all samples once more" in (loading_of(DataLoader(Stream())).refused or "")
     assert loading_of([1, 2]).workers is None
+
+
+def test_what_is_cached_already_is_not_to_be_cached() -> None:
+    data = cached([torch.ones(1), torch.ones(1)])
+    loader = DataLoader(data)
+    whole = cached(DataLoader([1, 2]))  # type: ignore[arg-type]
+    loaders = (loader, DataLoader(Subset(data, [0])), whole, DataLoader([1, 2]))  # type: ignore[arg-type]
+    assert [loading_of(each).cached for each in loaders] == ["items", "items", "batches", None]
+    with turbo("exact", monitor="lines"):
+        iterator = iter(whole)
+        assert loading_of(_Of(iterator)).cached == "batches"
 
 
 class Idle(Driver):

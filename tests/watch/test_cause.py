@@ -116,3 +116,9 @@ def test_the_judge_wants_some_steps() -> None:
 
 def test_what_is_hardly_below_is_below_in_words_too() -> None:
     assert [share_below(share, 0.7) for share in (0.2, 0.694, 0.6996)] == ["20%", "69%", "69.9%"]
+
+
+def test_what_is_cached_is_not_advised_again() -> None:
+    for kept, words in (("items", "its items are cached, and what makes batches"), ("batches", "its batches are cach")):
+        advice = said(window(0.8), Loading("a DataLoader", 4, 4, cached=kept))[1]  # type: ignore[arg-type]
+        assert f"there is no room for more, as the loop needs cores too: {words}" in advice

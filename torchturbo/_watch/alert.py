@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torchturbo._watch.cause import Loading, Window, cause_of, share_below
 from torchturbo._watch.timeline import COMPUTING, OPTIMIZER, WAITING
@@ -14,6 +14,9 @@ from torchturbo.settings._callers import users_frame, warn_at
 
 if TYPE_CHECKING:
     from torchturbo._watch.session import Session
+
+_DEEP = 4
+"""Parts of parts of a dataset that are looked into."""
 
 
 def alert(window: Window, session: Session) -> None:
@@ -55,4 +58,16 @@ def loading_of(loader: Any) -> Loading:
         named = {"dataset": loader.dataset, "collate_fn": getattr(loader, "collate_fn", None)}
         number, told = decided(1, named)
         refused = None if number else told.removeprefix("got no workers: ")
-    return Loading(kind, workers, cores, bool(getattr(loader, "persistent_workers", False)), refused)
+    return Loading(kind, workers, cores, bool(getattr(loader, "persistent_workers", False)), refused, _cached(loader))
+
+
+def _cached(loader: Any) -> Literal["items", "batches"] | None:
+    """What is cached of a loader; of one in a region its iterator is known alone, and a dataset that has batches."""
+    dataset = loader.dataset
+    if hasattr(loader, "_self_kept") or hasattr(dataset, "_self_order"):
+        return "batches"
+    for _ in range(_DEEP):
+        if hasattr(dataset, "_self_kept"):
+            return "items"
+        dataset = getattr(dataset, "dataset", None)  # of a part of it
+    return None

@@ -63,6 +63,7 @@ class Loading:
         cores: that this process may use.
         persistent: whether workers are kept from epoch to epoch.
         refused: why it gets no workers, or None.
+        cached: what `torchturbo.cached` keeps of it already: ``"items"``, ``"batches"``, or nothing.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Loading:
     cores: int
     persistent: bool = False
     refused: str | None = None
+    cached: Literal["items", "batches"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,11 @@ def _of(loading: Loading) -> str:
 
 
 def _advice(window: Window, loading: Loading) -> str:
-    cheaper = "make fetching cheaper, or have torchturbo.cached() keep what it makes"
+    cheaper = {
+        None: "make fetching cheaper, or have torchturbo.cached() keep what it makes",
+        "items": "its items are cached, and what makes batches of them is not (collate_fn, and what comes before it)",
+        "batches": "its batches are cached: make them smaller, or have them built at first (cache_of(loader).fill())",
+    }[loading.cached]
     if loading.workers is None:
         return "try a torch.utils.data.DataLoader with workers around the data"
     if loading.refused is not None:
