@@ -24,7 +24,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from torchturbo.errors import OptionValueError
+from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.regions._here import thread
 
 __all__ = ["one_cycle", "warmup_cosine", "warmup_linear"]
@@ -45,8 +45,9 @@ def warmup_cosine(
 
     Raises:
         OptionValueError: a number that makes no schedule, as a warmup that is longer than the run.
+        TargetError: `optimizer` is none.
     """
-    return _Along(optimizer, _Cosine(*_steps(warmup, total), _ratio(min_ratio)))
+    return _Along(optimizer, _Cosine(*_steps(optimizer, warmup, total), _ratio(min_ratio)))
 
 
 def warmup_linear(
@@ -64,8 +65,9 @@ def warmup_linear(
 
     Raises:
         OptionValueError: a number that makes no schedule, as a warmup that is longer than the run.
+        TargetError: `optimizer` is none.
     """
-    return _Along(optimizer, _Linear(*_steps(warmup, total), _ratio(min_ratio)))
+    return _Along(optimizer, _Linear(*_steps(optimizer, warmup, total), _ratio(min_ratio)))
 
 
 def one_cycle(
@@ -90,8 +92,9 @@ def one_cycle(
 
     Raises:
         OptionValueError: a number that makes no schedule, as a warmup that is longer than the run.
+        TargetError: `optimizer` is none.
     """
-    up, total = _steps(warmup, total)
+    up, total = _steps(optimizer, warmup, total)
     if up < 2 or total - up < 1:
         raise OptionValueError(
             f"warmup={warmup!r}: {up} of {total} steps leave no way up or down; one cycle takes 2 steps up at least, "
@@ -175,12 +178,18 @@ def _has_momentum(group: dict[str, Any]) -> bool:
     return "betas" in group or bool(group.get("momentum"))
 
 
-def _steps(warmup: int | float | str, total: int) -> tuple[int, int]:
+def _steps(optimizer: Optimizer, warmup: int | float | str, total: int) -> tuple[int, int]:
     """The steps up, and those of all.
 
     Raises:
         OptionValueError: there are no such steps.
+        TargetError: nothing steps.
     """
+    if not hasattr(optimizer, "param_groups"):
+        raise TargetError(
+            f"a schedule is for an optimizer, and this is a {type(optimizer).__name__}: give it the optimizer that "
+            "steps with the weights"
+        )
     if type(total) is not int or total < 1:
         raise OptionValueError(
             f"total={total!r}: expected how many optimizer steps the run takes, an int of at least 1"

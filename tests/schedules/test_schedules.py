@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from torchturbo import turbo
-from torchturbo.errors import OptionValueError
+from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.schedules import one_cycle, warmup_cosine, warmup_linear
 
 Make = Callable[..., LRScheduler]
@@ -175,3 +175,9 @@ def test_what_makes_no_cycle_is_refused() -> None:
     )
     with pytest.raises(OptionValueError, match="expected parts of the learning rate at the top, more than 0"):
         one_cycle(optimizer(), total=50, start_ratio=0.0)
+
+
+@pytest.mark.parametrize("schedule", [warmup_cosine, warmup_linear, one_cycle])
+def test_what_is_no_optimizer_is_refused(schedule: Any) -> None:
+    with pytest.raises(TargetError, match="a schedule is for an optimizer, and this is a Linear"):
+        schedule(nn.Linear(2, 2), total=10)

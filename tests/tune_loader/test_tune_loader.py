@@ -345,6 +345,9 @@ def test_what_cannot_be_is_refused() -> None:
         tune_loader(watch(DataLoader(Numbers())), 1)
     with pytest.raises(TargetError, match=r"takes a torch.utils.data.DataLoader or a dataset, and 3 is neither"):
         tune_loader(3, 1)
+    for what in (torch.tensor(0.5), "train.py"):  # a step's loss, a name
+        with pytest.raises(TargetError, match=r"takes a torch.utils.data.DataLoader or a dataset, and .* is neither"):
+            tune_loader(what, 1)
     with pytest.raises(TargetError, match=r"there is nothing to measure: .* has no batches"):
         tune_loader(DataLoader(Numbers(2), 4, drop_last=True), 1)
 

@@ -87,9 +87,18 @@ def _loader(loader: Any, options: dict[str, Any]) -> Any:
                 "tune_loader(dataset, batch_size=32)"
             )
         return loader
-    if not hasattr(type(loader), "__getitem__") and not isinstance(loader, IterableDataset):
+    ordered = "sampler" in options or "batch_sampler" in options
+    indexed = hasattr(type(loader), "__getitem__") and (ordered or _has_length(loader))
+    if isinstance(loader, str) or not (indexed or isinstance(loader, IterableDataset)):
         raise TargetError(
             f"tune_loader() takes a torch.utils.data.DataLoader or a dataset, and {loader!r} is neither: give what is "
             "within it, or let it be an IterableDataset"
         )
     return DataLoader(loader, **options)
+
+
+def _has_length(data: Any) -> bool:
+    try:
+        return len(data) >= 0
+    except TypeError:  # it has none, as a tensor of one number
+        return False
