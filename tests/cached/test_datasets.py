@@ -179,6 +179,32 @@ def test_a_dataset_that_changes_has_other_items_and_says_so() -> None:
         assert next(iter(loader)).tolist() == [[0, 3], [1, 3]]
 
 
+class OfClass:
+    """Items that come of attributes of a class; one of them is written as items are read."""
+
+    scale, reads = 1, 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        OfClass.reads += 1
+        return index * self.scale
+
+
+def test_what_is_exchanged_in_a_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OfClass, "reads", 0)
+    data = cached(OfClass())
+    assert [data[n] for n in range(4)] == [0, 1, 2, 3]
+    built = cache_of(data).stats().built
+    assert [data[n] for n in range(4)] == [0, 1, 2, 3]
+    assert cache_of(data).stats().built == built, "what reading writes makes no other key"
+    assert cache_of(data).stats().left_out == ("its class.reads",)
+    monkeypatch.setattr(OfClass, "scale", 5)
+    with pytest.warns(CacheWarning, match=r"OfClass has changed since it was cached \(its class\)"):
+        assert [data[n] for n in range(4)] == [0, 5, 10, 15]
+
+
 def test_copies_and_pickles_go_on(log: str) -> None:
     data = cached(Squares(log, scale=2))
     copied = copy.deepcopy(data)

@@ -22,6 +22,10 @@ _SIZED = (list, dict, set, tuple)
 _DEEP = 3
 _MOST = 200
 _FEW = 16
+_EACH = 50
+"""Attributes of a class that are looked at."""
+_MADE_ONCE = ("builtins", "torch", "collections", "typing", "numpy")
+"""Packages whose classes nobody changes."""
 Quick = list[tuple[str, Any, Any]]
 
 
@@ -143,6 +147,15 @@ def _quick(place: str, value: Any, found: Quick, deep: int, own: frozenset[str])
             for name, its in list(inner.items()):
                 if len(found) < _MOST and not (deep == 0 and name in own):
                     _quick(place or name, its, found, deep + 1, own)
+            for kind in type(value).__mro__:
+                if kind.__module__.partition(".")[0] not in _MADE_ONCE:
+                    found += _of_class(place, kind, own)
+
+
+def _of_class(place: str, kind: type, own: frozenset[str]) -> Quick:
+    """What a class holds for all its objects, by which they may be read otherwise when it is exchanged."""
+    held = [(place or f"{_CODE}.{name}", its) for name, its in list(vars(kind).items()) if name[:2] != "__"]
+    return [(name, its, None) for name, its in held if name not in own][:_EACH]
 
 
 def _by_name(quick: Quick) -> dict[str, Quick]:
