@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -42,7 +43,8 @@ class AsManyTargets(TorchFunctionMode):
     ) -> Any:
         """Runs one function of torch."""
         kwargs = dict(kwargs or {})
-        if func in (F.cross_entropy, F.nll_loss):
+        # What is compiled looks at no numbers, and would have all of this in it.
+        if not torch.compiler.is_compiling() and func in (F.cross_entropy, F.nll_loss):
             self._heed(func, args, kwargs)
         return func(*args, **kwargs)
 
