@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from torchturbo._dynamo import untraced
 from torchturbo._oom.equal import CLOSE
 from torchturbo.regions._shares import CannotSplit
 
@@ -43,11 +43,11 @@ class AsManyTargets(TorchFunctionMode):
     ) -> Any:
         """Runs one function of torch."""
         kwargs = dict(kwargs or {})
-        # What is compiled looks at no numbers, and would have all of this in it.
-        if not torch.compiler.is_compiling() and func in (F.cross_entropy, F.nll_loss):
+        if func in (F.cross_entropy, F.nll_loss):
             self._heed(func, args, kwargs)
         return func(*args, **kwargs)
 
+    @untraced  # what the code compiles itself is left for it
     def _heed(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         its = _signature(func).bind(*args, **kwargs)
         its.apply_defaults()
