@@ -74,7 +74,8 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 def _as_bytes(tensor: Tensor) -> Tensor:
     tensor = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.resolve_neg()
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    # A tensor without elements counts as contiguous whatever its strides are, which `view` then minds.
+    return tensor.detach().contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def here(tensor: Tensor) -> Tensor:
