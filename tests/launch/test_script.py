@@ -136,7 +136,7 @@ def test_autocast_is_named_where_it_may_have_ended_a_script() -> None:
         assert "--set autocast=none" in str(_start._hint("bf16", caught.value))
     probabilities = torch.softmax(3 * torch.arange(3000.0).reshape(500, 6).sin().bfloat16(), -1)
     with pytest.raises(ValueError, match="Simplex") as refused:
-        torch.distributions.Categorical(probabilities)
+        torch.distributions.Categorical(probabilities, validate_args=True)  # Dynamo turns the default off
     assert _start._hint("fp16", refused.value)
     for other in (ValueError("no such file"), KeyError("dtype"), KeyboardInterrupt("dtype")):
         assert _start._hint("bf16", other) is None

@@ -46,7 +46,7 @@ class Growth:
     Attributes:
         memory: bytes of this process and its workers together, after each epoch.
         batches: of each of these epochs.
-        each: bytes that came with each epoch, if it grew in every one; else 0.
+        each: bytes that came with an epoch (the median), if it grew in every one; else 0.
     """
 
     memory: tuple[int, ...]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from statistics import median
 from typing import Any, NamedTuple
 
 import psutil
@@ -123,8 +124,9 @@ class Meter:
             if loader._iterator is not None:
                 loader._iterator._shutdown_workers()
         steps = [after - before for before, after in pairwise(memory)]
-        grows = min(steps) > 0 and sum(steps) > _GROWS
-        return restart, Growth(tuple(memory), least, sum(steps) // len(steps) if grows else 0)
+        each = round(median(steps))  # what was loaded once, in one epoch, does not grow
+        grows = min(steps) > 0 and each * len(steps) > _GROWS
+        return restart, Growth(tuple(memory), least, each if grows else 0)
 
     @contextmanager
     def _going(self, loader: Any, ends: bool = True) -> Iterator[Any]:
