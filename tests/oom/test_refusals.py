@@ -178,13 +178,13 @@ def test_a_normalization_over_the_batch_is_refused_in_training_alone() -> None:
     assert failed == [8]
 
 
-def _of_classes(weight: Tensor | None = None) -> Callable[..., None]:
+def _of_classes(weight: Tensor | None = None, **options: Any) -> Callable[..., None]:
     def step(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
         F.cross_entropy(model(x), y, weight).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return accelerate(profile="exact", on_oom="split")(step)
+    return accelerate(profile="exact", on_oom="split", **options)(step)
 
 
 def test_targets_that_are_ignored_are_seen_where_the_first_batch_had_none() -> None:
@@ -211,6 +211,16 @@ def test_targets_that_are_ignored_are_seen_where_the_first_batch_had_none() -> N
         weighed(model, X, torch.tensor([0, 1, 0, 1, 0, 2, 0, 2]), optimizer)
     assert "and there are, by their weights, 1.5 of them for a sample in one part" in found.value.__notes__[-1]
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_targets_are_counted_under_compile_too() -> None:
+    model = net()
+    step, optimizer = _of_classes(compile={"backend": "eager"}), torch.optim.SGD(model.parameters())
+    labels = torch.tensor([0, -100, 2, -100, 1, 2, 0, 1])
+    with injected_oom(4), pytest.raises(torch.OutOfMemoryError) as found:
+        step(model, X, labels, optimizer)
+    assert "cross_entropy averages over the targets that are not ignored" in found.value.__notes__[-1]
 
 
 @pytest.mark.parametrize(

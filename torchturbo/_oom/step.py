@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from torchturbo._oom.batch import Batch, parts
@@ -251,8 +250,7 @@ class Step:
         returned: list[Any] = []
         targets = AsManyTargets()
         try:
-            # What is compiled would be compiled once more for it.
-            with before.watched(), nullcontext() if self._around.compiles else targets:
+            with before.watched(), targets:
                 for cut in cuts:
                     targets.next(cut.stop - cut.start)
                     args, kwargs = batch.some(cut)
