@@ -33,11 +33,11 @@ def _first(batch: Any) -> int | None:
         return batch.shape[0] if batch.dim() else None
     if isinstance(batch, PackedSequence):
         return int(batch.batch_sizes[0])  # sequences, which all have a first step
-    if isinstance(batch, Mapping):
-        batch = batch.values()
-    elif isinstance(batch, list | tuple):
+    if isinstance(batch, list | tuple):
         if len(batch) > 1 and type(batch[0]) is type(batch[1]) and not isinstance(batch[0], Tensor):
             return len(batch)  # samples as they are, and not what they are made of
+    elif isinstance(batch, Mapping):
+        batch = batch.values()
     else:
         graphs = getattr(batch, "num_graphs", None)
         if isinstance(graphs, int) or not is_dataclass(batch):
@@ -59,13 +59,13 @@ def tokens_in(batch: Any) -> int | None:
     Args:
         batch: what a loader has given.
     """
-    if isinstance(batch, Mapping):
-        ids = batch.get(_TOKENS)
-        return ids.numel() if isinstance(ids, Tensor) else None
     if isinstance(batch, list | tuple) and len(batch) > 1:
         read, said = batch[0], batch[1]
         if isinstance(read, Tensor) and isinstance(said, Tensor) and read.dim() == 2 and read.shape == said.shape:
             return read.numel() if str(read.dtype) in _WHOLE and read.dtype is said.dtype else None
         return None
+    if isinstance(batch, Mapping):
+        ids = batch.get(_TOKENS)
+        return ids.numel() if isinstance(ids, Tensor) else None
     ids = None if isinstance(batch, Tensor) else getattr(batch, _TOKENS, None)
     return ids.numel() if isinstance(ids, Tensor) else None

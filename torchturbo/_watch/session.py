@@ -22,7 +22,9 @@ from torchturbo._watch.timeline import WAITING, Holder, Timeline
 from torchturbo._watch.voice import Voice
 
 _LOOK = 0.05
-"""Seconds between two looks at the thread's stack."""
+"""Seconds between two looks at the thread's stack, while lines are sought."""
+_ASK = 0.25
+"""Seconds between two questions whether a region is still in force, which may end in the middle of a loop."""
 _OF_LATE = 30
 """How many looks at the machine are what is told of as being of late."""
 _JOIN = 2.0
@@ -117,7 +119,7 @@ class Session:
             # Epochs may be over before the first look: what the last one was is what this one is looked at for.
             self._seek()
             with hardware.reader() as read:
-                while not self._stop.wait(min(_LOOK, options.every)):
+                while not self._stop.wait(self._rest(due)):
                     left = 0 if self._in_force is None or self._in_force() else left + 1
                     if left > 1:
                         self._let_go()
@@ -132,6 +134,11 @@ class Session:
                         self._seek()
         finally:
             self._seek(False)
+
+    def _rest(self, due: float) -> float:
+        """Seconds until there is something to do: each waking may take the core, and Python's lock, from the loop."""
+        soon = _LOOK if self._seeking else _ASK if self._in_force is not None else threading.TIMEOUT_MAX
+        return min(soon, max(0.0, due - clock()))
 
     def _seek(self, needed: bool | None = None) -> None:
         """Looks for lines from now on if the machine is not busy, and nobody knows yet why."""

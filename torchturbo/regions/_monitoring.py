@@ -7,6 +7,8 @@ It is the code of `_BaseDataLoaderIter.__next__` that is exchanged, so that iter
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.utils.data import dataloader, get_worker_info
@@ -24,13 +26,28 @@ class Monitor:
         show: how it is told: ``"auto"``, ``"lines"`` or ``"json"``.
     """
 
-    __slots__ = ("_voice", "loops", "show")
+    __slots__ = ("_taken", "_voice", "loops", "show")
 
     def __init__(self, show: Any) -> None:
         self.show = show
         self.loops = 0
         """How many have begun in it."""
         self._voice: Any = None
+        self._taken: Any = None
+
+    @untraced
+    def next(self, iterator: Any, in_force: Callable[[], bool]) -> Any:
+        """The next batch, timed.
+
+        Args:
+            iterator: torch's.
+            in_force: whether it is to be watched.
+        """
+        if self._taken is None:  # not imported at every batch, which would cost as much as all the rest
+            from torchturbo._watch import taken
+
+            self._taken = taken
+        return self._taken(iterator, partial(_NEXTS.theirs, iterator), self.voice, in_force)
 
     def voice(self) -> Any:
         """What tells of the loop that begins now, and of those before it."""
@@ -52,9 +69,7 @@ def _next(iterator: Any) -> Any:
     monitor: Monitor | None = asked.wanted
     if monitor is None or get_worker_info() is not None:
         return _NEXTS.theirs(iterator)
-    from torchturbo._watch import taken
-
-    return taken(iterator, lambda: _NEXTS.theirs(iterator), monitor.voice, lambda: asked.wanted is not None)
+    return monitor.next(iterator, lambda: asked.wanted is not None)
 
 
 def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
