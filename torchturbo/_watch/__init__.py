@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
+from torch.utils.data import get_worker_info
+
 from torchturbo._dynamo import untraced
 from torchturbo._watch.data import Loop, Seen
-from torchturbo._watch.run import Run, run_of, took
+from torchturbo._watch.run import Run, run_of
 from torchturbo._watch.timeline import here
 from torchturbo._watch.voice import Options, Show, Voice
 from torchturbo.errors import TargetError
@@ -119,7 +121,7 @@ class _Iterator(Generic[T_co]):
 
     @untraced
     def __next__(self) -> T_co:
-        batch: T_co = took(self._run, self._iterator.__next__)
+        batch: T_co = self._run.take(self._iterator.__next__)
         return batch
 
     def __getattr__(self, name: str) -> Any:
@@ -162,12 +164,14 @@ def taken(iterator: Any, fetch: Callable[[], Any], voice: Callable[[], Voice], i
         return fetch()
     run = _runs.get(iterator)
     if run is None:
+        if get_worker_info() is not None:
+            return fetch()
         run = _runs[iterator] = run_of(_Of(iterator))
         run.finalizer = weakref.finalize(iterator, run.end)
     if run.session is None:
         run.begin(voice(), in_force)
     try:
-        return took(run, fetch)
+        return run.take(fetch)
     except BaseException:
         # Workers that are kept give the next epoch by the same iterator.
         _runs.pop(iterator, None)

@@ -79,7 +79,7 @@ class Run:
 
     @untraced
     def take(self, fetch: Callable[[], Any]) -> Any:
-        """The next batch, timed.
+        """The next batch, timed; the loop is over where there is none.
 
         Args:
             fetch: gives it.
@@ -87,6 +87,14 @@ class Run:
         session = self.session
         if session is None:
             return fetch()
+        try:
+            return self._timed(session, fetch)
+        except BaseException as why:
+            self.end(alerting=isinstance(why, StopIteration))
+            raise
+
+    @untraced
+    def _timed(self, session: Session, fetch: Callable[[], Any]) -> Any:
         timeline = session.timeline
         timeline.ident = threading.get_ident()
         outer = timeline.fetching
@@ -171,21 +179,3 @@ def _length(loader: Any) -> int | None:
     finally:
         if getattr(loader, kept, None) is not before:
             setattr(loader, kept, before)
-
-
-@untraced
-def took(run: Run, fetch: Callable[[], Any]) -> Any:
-    """The next batch of a loop, which is over where there is none.
-
-    Args:
-        run: the loop.
-        fetch: gives the batch.
-    """
-    try:
-        return run.take(fetch)
-    except StopIteration:
-        run.end(alerting=True)
-        raise
-    except BaseException:
-        run.end()
-        raise

@@ -7,11 +7,10 @@ It is the code of `_BaseDataLoaderIter.__next__` that is exchanged, so that iter
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-from torch.utils.data import dataloader, get_worker_info
+from torch.utils.data import dataloader
 
 from torchturbo._dynamo import untraced
 from torchturbo._words import some
@@ -26,28 +25,13 @@ class Monitor:
         show: how it is told: ``"auto"``, ``"lines"`` or ``"json"``.
     """
 
-    __slots__ = ("_taken", "_voice", "loops", "show")
+    __slots__ = ("_voice", "loops", "show")
 
     def __init__(self, show: Any) -> None:
         self.show = show
         self.loops = 0
         """How many have begun in it."""
         self._voice: Any = None
-        self._taken: Any = None
-
-    @untraced
-    def next(self, iterator: Any, in_force: Callable[[], bool]) -> Any:
-        """The next batch, timed.
-
-        Args:
-            iterator: torch's.
-            in_force: whether it is to be watched.
-        """
-        if self._taken is None:  # not imported at every batch, which would cost as much as all the rest
-            from torchturbo._watch import taken
-
-            self._taken = taken
-        return self._taken(iterator, partial(_NEXTS.theirs, iterator), self.voice, in_force)
 
     def voice(self) -> Any:
         """What tells of the loop that begins now, and of those before it."""
@@ -62,19 +46,27 @@ class Monitor:
         return f"<monitor {self.show}>"
 
 
+@cache
+def _taken() -> Any:
+    """Imported once: at every batch, to import costs as much as all the rest."""
+    from torchturbo._watch import taken
+
+    return taken
+
+
 @untraced
 def _next(iterator: Any) -> Any:
     """`_BaseDataLoaderIter.__next__`."""
     asked = _ASKING.thread.its
     monitor: Monitor | None = asked.wanted
-    if monitor is None or get_worker_info() is not None:
+    if monitor is None:
         return _NEXTS.theirs(iterator)
-    return monitor.next(iterator, lambda: asked.wanted is not None)
+    return _taken()(iterator, partial(_NEXTS.theirs, iterator), monitor.voice, lambda: asked.wanted is not None)
 
 
-def _standing_in(self: Any, *args: Any, **kwargs: Any) -> Any:
+def _standing_in(self: Any) -> Any:
     call: Any = "ours"
-    return call(self, *args, **kwargs)
+    return call(self)
 
 
 _FUNCTION: Any = inspect.unwrap(dataloader._BaseDataLoaderIter.__next__)
