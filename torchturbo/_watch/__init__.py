@@ -146,8 +146,15 @@ class _Of:
         return len(self._sampler)
 
 
-_runs: weakref.WeakKeyDictionary[Any, Run] = weakref.WeakKeyDictionary()
-"""Of each iterator of torch's that is in a loop, what is known of it."""
+_runs: dict[int, Run] = {}
+"""Of each iterator of torch's that is in a loop, by its identity, what is known of it: asked for at each batch, and so
+no `WeakKeyDictionary`, which takes as much time for it as all the rest."""
+
+
+def _dropped(identity: int, run: Run) -> None:
+    """A loop was left, and its iterator is no more."""
+    _runs.pop(identity, None)
+    run.end()
 
 
 @untraced
@@ -162,19 +169,20 @@ def taken(iterator: Any, fetch: Callable[[], Any], voice: Callable[[], Voice], i
     """
     if here.holder.within:  # as part of a loop that is watched already
         return fetch()
-    run = _runs.get(iterator)
+    run = _runs.get(id(iterator))
     if run is None:
         if get_worker_info() is not None:
             return fetch()
-        run = _runs[iterator] = run_of(_Of(iterator))
-        run.finalizer = weakref.finalize(iterator, run.end)
+        run = run_of(_Of(iterator))
+        run.finalizer = weakref.finalize(iterator, _dropped, id(iterator), run)
+        _runs[id(iterator)] = run
     if run.session is None:
         run.begin(voice(), in_force)
     try:
         return run.take(fetch)
     except BaseException:
         # Workers that are kept give the next epoch by the same iterator.
-        _runs.pop(iterator, None)
+        _runs.pop(id(iterator), None)
         if run.finalizer is not None:
             run.finalizer.detach()
         raise
