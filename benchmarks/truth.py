@@ -63,9 +63,9 @@ def one_run(planted: str, step: Callable[[], Any], seconds: float) -> dict[str, 
     """
     began = time.perf_counter()
     found = (
-        benchmark(step, seconds=seconds, math_sdp=True)
+        benchmark(step, budget=seconds, math_sdp=True)
         if planted == "no-op"
-        else benchmark(step, seconds=seconds, flash_sdp=False)
+        else benchmark(step, budget=seconds, flash_sdp=False)
     )
     row = found.rows[-1]
     assert row.speedup is not None

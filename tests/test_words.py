@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -45,15 +47,18 @@ def test_numbers_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90 s", 90), ("2 min", 120), ("1h", 3600), ("1.5 m", 90), (7, 7), ("30", 30)]
+    ("text", "seconds"),
+    [("90 s", 90), ("2 min", 120), ("1h", 3600), ("1.5 m", 90), (7, 7), ("30", 30), (timedelta(minutes=2), 120)],
 )
 def test_a_time_is_what_people_write(text: Any, seconds: float) -> None:
     assert seconds_of(text, "budget") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2 weeks", "-1", 0, -3, True, None, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "2 weeks", "-1", 0, -3, timedelta(0), True, None, float("nan"), float("inf")]
+)
 def test_what_is_no_time_is_refused(text: Any) -> None:
-    with pytest.raises(OptionValueError, match=f"^budget={text!r}: expected a time, as '90 s'"):
+    with pytest.raises(OptionValueError, match=f"^budget={re.escape(repr(text))}: expected a time, as '90 s'"):
         seconds_of(text, "budget")
 
 

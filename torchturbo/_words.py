@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from numbers import Real
 
 from torchturbo.errors import OptionValueError
@@ -102,17 +103,17 @@ def _short(value: float) -> str:
 # ----------------------------------------------------------------------------------------------------- of what is asked
 
 
-def seconds_of(asked: float | str, name: str) -> float:
+def seconds_of(asked: float | str | timedelta, name: str) -> float:
     """A time in seconds.
 
     Args:
-        asked: seconds, or text as ``"90 s"``, ``"2 min"`` or ``"1 h"``.
+        asked: seconds, a `datetime.timedelta`, or text as ``"90 s"``, ``"2 min"`` or ``"1 h"``.
         name: of the argument, for the message.
 
     Raises:
         OptionValueError: it is no time.
     """
-    seconds = _meant(asked, _SECONDS)
+    seconds = asked.total_seconds() if isinstance(asked, timedelta) else _meant(asked, _SECONDS)
     if not 0 < seconds < math.inf:
         raise OptionValueError(f"{name}={asked!r}: expected a time, as '90 s', '2 min' or '1 h', or seconds")
     return seconds

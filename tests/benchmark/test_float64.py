@@ -148,7 +148,7 @@ def test_what_torch_has_not_in_float64_is_noted() -> None:
     one = torch.ones(1)
     _, mode = _wide(lambda: halved(one / 3) * 3)
     assert mode.left == {"halved"}
-    found = benchmark(lambda: halved(one / 3), "exact", reference="float64", seconds=0.05)
+    found = benchmark(lambda: halved(one / 3), "exact", reference="float64", budget=0.05)
     assert any("computed halved in float32, or with other random numbers" in note for note in found.notes)
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_computed_in_it_says_what_to_ask_for() -> None:
         assert torch.ones(1).exp().dtype is torch.float32
 
     with pytest.raises(AssertionError) as raised:
-        benchmark(step, "exact", reference="float64", seconds=0.05)
+        benchmark(step, "exact", reference="float64", budget=0.05)
     assert raised.value.__notes__ == [
         'torchturbo: raised while the step ran in float64 for reference="float64"; reference="exact" compares with the '
         "step in float32"
@@ -178,7 +178,7 @@ def test_what_cannot_be_computed_in_it_says_what_to_ask_for() -> None:
 
 def test_float32_is_off_by_what_float32_rounds_to() -> None:
     _, step = _training(double=False)
-    found = benchmark(step, "exact", reference="float64", seconds=0.05)
+    found = benchmark(step, "exact", reference="float64", budget=0.05)
     drift = found["exact"].drift
     assert drift is not None
     assert drift.gradients is not None

@@ -100,12 +100,12 @@ def test_half_of_the_bytes_are_half_of_the_memory() -> None:
     def step() -> Any:
         return torch.empty(KIB, dtype=torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
 
-    found = benchmark(step, seconds=0.05, autocast="bf16")
+    found = benchmark(step, budget=0.05, autocast="bf16")
     assert [row.memory for row in found.rows] == [4 * KIB, *([4 * KIB] * (len(found.rows) - 2)), 2 * KIB]
 
 
 def test_where_somebody_profiles_memory_is_not_measured_and_the_notes_say_so() -> None:
     with torch.autograd.profiler.profile(use_kineto=False):  # type: ignore[no-untyped-call, attr-defined]
-        found = benchmark(lambda: torch.empty(4), "exact", seconds=0.05)
+        found = benchmark(lambda: torch.empty(4), "exact", budget=0.05)
     assert [row.memory for row in found.rows] == [None] * len(found.rows)
     assert any("memory was not measured: a profiler is running" in note for note in found.notes)

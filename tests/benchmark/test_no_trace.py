@@ -116,7 +116,7 @@ PROFILES: tuple[Any, ...] = ("fast", "debug")
 
 
 def _measured(training: Training) -> None:
-    found = benchmark(training.step, PROFILES, seconds=0.05, reference="float64")
+    found = benchmark(training.step, PROFILES, budget=0.05, reference="float64")
     assert [row.failed for row in found] == [None] * len(found.rows)
     assert found.rows[0].memory
 
@@ -168,7 +168,7 @@ def test_what_fails_under_one_contender_is_told_there_and_all_is_put_back() -> N
             raise ValueError("not like this\nmore lines")
         return loss
 
-    found = benchmark(step, ("debug", "exact"), seconds=0.05)
+    found = benchmark(step, ("debug", "exact"), budget=0.05)
     assert [(row.failed, bool(row.samples)) for row in found] == [
         *([(None, True)] * (len(found.rows) - 2)), ("ValueError: not like this", False), (None, True)
     ]  # fmt: skip
@@ -199,7 +199,7 @@ def test_what_ends_it_comes_out_and_all_is_put_back(error: type[BaseException], 
         return loss
 
     with pytest.raises(error, match="that is it"):
-        benchmark(step, "debug", seconds=0.3)
+        benchmark(step, "debug", budget=0.3)
     assert differences(seen, look()) == ""
     assert _differing(before, training.bits()) == []
 
@@ -217,5 +217,5 @@ def test_within_a_block_that_accumulates_it_is_refused() -> None:
 
     with turbo("exact", accumulate=2) as active:
         with pytest.raises(TargetError, match=r"accumulate=2 is open here.*outside of the block"):
-            benchmark(step, "exact", seconds=0.01, modules=[model])
+            benchmark(step, "exact", budget=0.01, modules=[model])
         active.flush()

@@ -48,7 +48,7 @@ def test_a_step_whose_shapes_change_is_compiled_again(fresh_compiler: None) -> N
 
 def test_a_step_whose_shapes_stay_is_compiled_once(fresh_compiler: None) -> None:
     model, batch = nn.Linear(4, 4), torch.ones(2, 4)
-    found = benchmark(lambda: model(batch), "exact", seconds=0.05, compile={"backend": "eager"})
+    found = benchmark(lambda: model(batch), "exact", budget=0.05, compile={"backend": "eager"})
     assert [row.recompiles for row in found] == [0] * len(found.rows)
 
 
@@ -99,7 +99,7 @@ def test_a_gpu_that_does_not_tell_has_none(gpus: Driver) -> None:
 def test_without_a_gpu_nobody_is_asked() -> None:
     if hardware.readings():
         pytest.skip("there is one")
-    assert [row.utilization for row in benchmark(lambda: 1, "exact", seconds=0.05)] == [None] * 2
+    assert [row.utilization for row in benchmark(lambda: 1, "exact", budget=0.05)] == [None] * 2
 
 
 def test_samples_have_no_more_steps_than_batches_are_left() -> None:
@@ -108,14 +108,14 @@ def test_samples_have_no_more_steps_than_batches_are_left() -> None:
     def step() -> Any:
         return next(batches) + 1
 
-    found = benchmark(step, "exact", seconds=0.05)
+    found = benchmark(step, "exact", budget=0.05)
     assert 1 < found.steps <= 10
     assert len(list(batches)) == 10
 
 
 def test_one_batch_that_is_left_is_enough_but_for_memory() -> None:
     batches = iter(DataLoader(torch.arange(1.0), batch_size=1))
-    found = benchmark(lambda: next(batches) + 1, "exact", seconds=0.05)
+    found = benchmark(lambda: next(batches) + 1, "exact", budget=0.05)
     assert (found.steps, found.rows[0].memory) == (1, None)
     assert any("memory of as it is was not measured: it takes two steps" in note for note in found.notes)
     assert next(batches).item() == 0.0
@@ -123,13 +123,13 @@ def test_one_batch_that_is_left_is_enough_but_for_memory() -> None:
 
 def test_a_generator_that_moves_on_is_told() -> None:
     batches = (torch.ones(1) for _ in range(1_000_000))
-    found = benchmark(lambda: next(batches), "exact", seconds=0.02)
+    found = benchmark(lambda: next(batches), "exact", budget=0.02)
     assert any(note.startswith("batches (a generator) moves on with each run") for note in found.notes)
 
 
 def test_a_file_that_a_step_writes_to_is_no_iterator_that_moves_on(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
-        found = benchmark(lambda: log.write("a step\n"), "exact", seconds=0.02)
+        found = benchmark(lambda: log.write("a step\n"), "exact", budget=0.02)
     assert not [note for note in found.notes if "moves on" in note]
 
 

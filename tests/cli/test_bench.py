@@ -50,7 +50,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_step_is_measured_and_shown_and_written(typed: Run, train: str) -> None:
-    line = ["bench", f"{train}:make_step()", "--profiles", "exact,fast", "--seconds", "0.01", "--html", "found.html"]
+    line = ["bench", f"{train}:make_step()", "--profiles", "exact,fast", "--budget", "0.01", "--html", "found.html"]
     code, out, err = typed(*line)
     assert code == 0
     assert "hello" in err
@@ -64,7 +64,7 @@ def test_a_step_is_measured_and_shown_and_written(typed: Run, train: str) -> Non
 
 
 def test_a_built_in_model_is_measured_in_its_place(typed: Run) -> None:
-    line = ["bench", "--model", "mlp", "--size", "tiny", "--set", "num_threads=1", "--seconds", "0.01", "--json"]
+    line = ["bench", "--model", "mlp", "--size", "tiny", "--set", "num_threads=1", "--budget", "0.01", "--json"]
     code, out, _ = typed(*line)
     told = json.loads(out)
     assert code == 0

@@ -110,7 +110,7 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         monkeypatch.setattr(race, "FEWEST", 1)  # or both clocks come to that
 
         for strategy in ("ddp", "fsdp"):
-            found = benchmark(step if strategy == "ddp" else _step("fsdp"), "fast", seconds=0.05)
+            found = benchmark(step if strategy == "ddp" else _step("fsdp"), "fast", budget=0.05)
             runs, told = other.of_all(found.to_json())
             assert len(runs) == len(told) == 1
             assert "measured on 2 ranks" in found.notes[0]
@@ -136,7 +136,7 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
                 raise ValueError("on purpose")
             return loss
 
-        found = benchmark(_step("ddp", fails), autocast="bf16", seconds=0.01)
+        found = benchmark(_step("ddp", fails), autocast="bf16", budget=0.01)
         assert [len(each) for each in other.of_all(found.to_json())] == [1, 1]
         assert found.rows[-1].failed is not None
         assert "rank 1 has raised ValueError: on purpose" in found.rows[-1].failed
@@ -156,7 +156,7 @@ def test_two_ranks_measure_in_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         alone, x = nn.Linear(8, 1), torch.ones(2, 8)
         with monkeypatch.context() as patched:
             patched.setattr(hardware._ranks, "store", lambda: None)
-            benchmark(lambda: alone(x).sum().backward(), "exact", seconds=0.1)
+            benchmark(lambda: alone(x).sum().backward(), "exact", budget=0.1)
         assert len(other.of_all(None)[0]) == 2
         dist.barrier()
 
@@ -186,7 +186,7 @@ def _refused(step: Callable[[], Tensor], rank: int) -> None:
     with pytest.raises(
         RanksError, match=r"what benchmark\(\) is asked for is .*2\.0.* on rank 1, and .*1\.0.* on rank 0"
     ):
-        benchmark(step, seconds=1.0 + rank)
+        benchmark(step, budget=1.0 + rank)
     with pytest.raises(RanksError if rank else ConfigError, match="cannot be written to"):
         tune(step, write="/proc/none/torchturbo.toml")
     with pytest.raises(RanksError, match=r"FSDP2 gathers its shards in the type.*reference=\"exact\""):

@@ -33,7 +33,7 @@ def _training(width: int = 2048) -> tuple[nn.Module, Callable[[], torch.Tensor]]
 
 def test_large_products_are_faster_in_bf16_and_drift_as_bf16_does() -> None:
     _, step = _training()
-    found = benchmark(step, ("fast", "exact"), seconds=10)
+    found = benchmark(step, ("fast", "exact"), budget=10)
     assert found["fast"].verdict == "faster"
     assert found["exact"].verdict == "no difference"
     drift = found["fast"].drift
@@ -49,7 +49,7 @@ def test_training_goes_on_with_the_same_bits() -> None:
             losses = [step().item() for _ in range(3)]
             if measures:
                 before = look()
-                benchmark(step, "fast", seconds=1)
+                benchmark(step, "fast", budget=1)
                 assert differences(before, look()) == ""
             losses += [step().item() for _ in range(3)]
         kept.append((losses, copy.deepcopy(model.state_dict())))

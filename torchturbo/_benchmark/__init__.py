@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torchturbo._benchmark.data import Between, Comparison, Drift, Switch, Timed
-from torchturbo.errors import OptionValueError
+from torchturbo._words import seconds_of
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -24,7 +24,7 @@ def benchmark(
     step: Callable[..., Any] | str,
     profiles: str | Profile | Sequence[str | Profile] | None = None,
     *,
-    seconds: float = 20.0,
+    budget: float | str = "20 s",
     reference: str = "exact",
     one_at_a_time: bool = False,
     args: Sequence[Any] = (),
@@ -49,7 +49,8 @@ def benchmark(
             returns the function.
         profiles: what to compare with the baseline: names, or `Profile` objects. By default ``"fast"`` and ``"max"``,
             or where options are given these alone.
-        seconds: how long the rounds may take, all together. First steps, compiling, memory and drift come on top.
+        budget: how long the rounds may take, all together, in seconds or as ``"90 s"`` or ``"2 min"``. First steps,
+            compiling, memory and drift come on top.
         reference: what the numbers are compared with: a profile, or ``"float64"``, the step with every floating
             operation in float64 and the random numbers of float32.
         one_at_a_time: measure too what each option of the last profile buys: alone, and left out.
@@ -60,7 +61,7 @@ def benchmark(
         **options: options that beat each profile's.
 
     Raises:
-        OptionValueError: `seconds` is not positive, or an option does not take its value.
+        OptionValueError: `budget` is no time, or an option does not take its value.
         OptionNameError: there is no such option.
         ProfileNameError: there is no such profile.
         TargetError: there is no such function, or it returned a generator or a coroutine that has not run.
@@ -71,12 +72,11 @@ def benchmark(
     >>> import torch
     >>> from torchturbo import benchmark
     >>> model = torch.nn.Linear(8, 8)
-    >>> comparison = benchmark(lambda: model(torch.ones(4, 8)).sum().backward(), "exact", seconds=0.2)
+    >>> comparison = benchmark(lambda: model(torch.ones(4, 8)).sum().backward(), "exact", budget=0.2)
     >>> comparison["exact"].drift.same, model.weight.grad
     (True, None)
     """
-    if not seconds > 0:
-        raise OptionValueError(f"seconds={seconds!r}: expected a time in seconds, as seconds=20")
+    seconds = seconds_of(budget, "budget")
     # What it needs is loaded when it is needed.
     from torchturbo._benchmark.compare import compare
     from torchturbo._replay.target import called
@@ -87,7 +87,7 @@ def benchmark(
         profiles = () if options else ("fast", "max")
     elif isinstance(profiles, str | Mapping):
         profiles = (profiles,)
-    asked = {"profiles": profiles, "seconds": seconds, "reference": reference, "one_at_a_time": one_at_a_time}
+    asked = {"profiles": profiles, "budget": seconds, "reference": reference, "one_at_a_time": one_at_a_time}
     with together("benchmark", **asked, options=options), called(step) as function, progress("benchmark") as tell:
         found = compare(
             function,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from torchturbo._distribute.group import joined
 from torchturbo._distribute.loader import Sharded, shard
 from torchturbo._distribute.weights import ON_RANKS
 from torchturbo._told import Told
+from torchturbo._words import seconds_of
 from torchturbo.errors import DistributedError, TargetError
 from torchturbo.regions._sharded import is_distributed
 
@@ -85,7 +87,7 @@ def distribute(
     mixed_precision: torch.dtype | None = None,
     units: Sequence[type[nn.Module] | str] | None = None,
     whole_sums: bool = False,
-    timeout: float | None = None,
+    timeout: float | str | timedelta | None = None,
     **more: Any,
 ) -> nn.Module:
     """Puts a model on all processes of a run: `DistributedDataParallel` around it, or `fully_shard` (FSDP2) in it.
@@ -104,11 +106,13 @@ def distribute(
             model names in ``_no_split_modules``, else its repeated blocks.
         whole_sums: under fsdp, with ``turbo(accumulate=)``: keep the sums over micro-batches whole on each rank, and
             reduce once for each step. It takes the memory of one more model in full.
-        timeout: seconds that ranks wait for one another in a group that is started here; None for torch's own.
+        timeout: how long ranks wait for one another in a group that is started here, in seconds, as ``"5 min"`` or as
+            a `datetime.timedelta`; None for torch's own.
         **more: handed to `DistributedDataParallel` or `fully_shard`.
 
     Raises:
         TargetError: it is no module, or is distributed already.
+        OptionValueError: `timeout` is no time.
         DistributedError: an argument that the strategy has no use for, or a process group that the device cannot use.
 
     >>> model = nn.Linear(2, 2)
@@ -118,7 +122,7 @@ def distribute(
     none: there is one process
     """
     _refuse(model, strategy, gradient_dtype)
-    ranks = joined(device, timeout)
+    ranks = joined(device, None if timeout is None else seconds_of(timeout, "timeout"))
     if ranks is None:
         if device is not None:
             model.to(device)

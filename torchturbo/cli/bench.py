@@ -21,7 +21,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--profiles", metavar="NAME,...", help="What to compare.  [default: fast,max; with --set these options alone]"
 )
 @set_option("An option that beats each profile's; again for another one.")
-@click.option("--seconds", type=float, default=20.0, show_default=True, help="How long the rounds may take.")
+@click.option("--budget", default="20 s", show_default=True, help="How long the rounds may take: '90 s', '2 min'.")
 @click.option("--one-at-a-time", is_flag=True, help="Measure too what each option of the last profile buys.")
 @click.option(
     "--reference",
@@ -40,7 +40,7 @@ def bench(
     size: str | None,
     profiles: str | None,
     options: tuple[str, ...],
-    seconds: float,
+    budget: str,
     one_at_a_time: bool,
     reference: str,
     png: Path | None,
@@ -72,7 +72,7 @@ def bench(
         model,
         size,
         profiles=_names(profiles),
-        seconds=seconds,
+        budget=budget,
         one_at_a_time=one_at_a_time,
         reference=reference,
         **chosen(options),
