@@ -57,7 +57,7 @@ def test_the_strategy_goes_by_memory() -> None:
     assert chosen(10, None)[0] == "ddp"
     strategy, why = chosen(10 * 10**9, 16 * 10**9)
     assert strategy == "fsdp"
-    assert "10 GB, 62% of the 16 GB that a rank has, more than 50%" in why
+    assert "9.31 GiB, 62% of the 14.9 GiB that a rank has, more than 50%" in why
     assert chosen(8 * 10**9, 16 * 10**9)[0] == "ddp"
     cpu = room_of(torch.device("cpu"), 1)
     assert cpu is None or cpu // 2 == room_of(torch.device("cpu"), 2)

@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch import nn
 
+from torchturbo._words import size
 from torchturbo.hardware import Gpu, Xpu, detect
 from torchturbo.hardware._room import installed
 
 Strategy = Literal["ddp", "fsdp"]
 _ROOM = 0.5
 """Of a device's memory, for what stays: the rest is for activations, and for what reductions and kernels take."""
-_GB = 1e9
 
 
 def bytes_of(model: nn.Module) -> int:
@@ -50,10 +50,10 @@ def chosen(takes: int, room: int | None) -> tuple[Strategy, str]:
         takes: what weights, gradients and moments take, in bytes.
         room: the memory of the device, in bytes; None where it is not told.
     """
-    what = f"weights, gradients and two moments take {takes / _GB:.3g} GB"
+    what = f"weights, gradients and two moments take {size(takes)}"
     if room is None:
         return "ddp", f"{what}, and nobody tells how much memory the device has"
-    share = f"{what}, {takes / room:.0%} of the {room / _GB:.3g} GB that a rank has"
+    share = f"{what}, {takes / room:.0%} of the {size(room)} that a rank has"
     if takes <= _ROOM * room:
         return "ddp", f"{share}: each holds the whole"
     return "fsdp", f"{share}, more than {_ROOM:.0%}: they are sharded"

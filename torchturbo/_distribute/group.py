@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from torchturbo._distribute import gone
 from torchturbo.errors import DistributedError
-from torchturbo.hardware._ranks import in_group, is_launched
+from torchturbo.hardware._ranks import in_group, is_launched, processes_here
 
 _OF_DEVICE: dict[str, str] = dist.Backend.default_device_backend_map if dist.is_available() else {}
 """Torch's own backends, by type of device."""
@@ -80,8 +80,8 @@ def joined(device: torch.device | str | None, timeout: float | None) -> Ranks | 
             f"the process group talks by {backend!r}, which is not for {here}: start it with "
             f"torch.distributed.init_process_group({needed!r}), or not at all, and distribute() starts one"
         )
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
-    return Ranks(dist.get_rank(), dist.get_world_size(), beside, here, backend, started)
+    world = dist.get_world_size()
+    return Ranks(dist.get_rank(), world, processes_here(otherwise=world), here, backend, started)
 
 
 def _start(device: torch.device, timeout: float | None) -> None:

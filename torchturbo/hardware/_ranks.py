@@ -55,10 +55,14 @@ def place() -> Place:
     return ALONE
 
 
-def processes_here() -> int:
-    """How many processes of one launch share this machine, as torchrun says."""
-    told = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, int(told)) if told.isdecimal() else 1
+def processes_here(otherwise: int = 1) -> int:
+    """How many processes of one launch share this machine, as torchrun says.
+
+    Args:
+        otherwise: how many there are where it does not.
+    """
+    told = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(told)) if told.isdecimal() else otherwise
 
 
 def store() -> Any:
