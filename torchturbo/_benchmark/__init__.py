@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchturbo._benchmark.data import Between, Comparison, Drift, Switch, Timed
@@ -79,6 +80,7 @@ def benchmark(
     seconds = seconds_of(budget, "budget")
     # What it needs is loaded when it is needed.
     from torchturbo._benchmark.compare import compare
+    from torchturbo._replay.here import Here
     from torchturbo._replay.target import called
     from torchturbo._together import agreed, together
     from torchturbo._told import progress
@@ -90,16 +92,12 @@ def benchmark(
     asked = {"profiles": profiles, "budget": seconds, "reference": reference, "one_at_a_time": one_at_a_time}
     with together("benchmark", **asked, options=options), called(step) as function, progress("benchmark") as tell:
         found = compare(
-            function,
+            partial(Here, function, args, kwargs, modules, optimizers),
             tuple(profiles),
             options,
             seconds=seconds,
             reference=reference,
             one_at_a_time=one_at_a_time,
-            args=args,
-            kwargs=kwargs or {},
-            modules=tuple(modules),
-            optimizers=tuple(optimizers),
             tell=tell,
         )
         return agreed(found)

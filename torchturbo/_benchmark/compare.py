@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from torchturbo import hardware
 from torchturbo._benchmark import contenders as who
@@ -28,17 +26,13 @@ Tell = Callable[[str], None]
 
 
 def compare(
-    step: Callable[..., Any],
+    begin: Callable[[], Here],
     profiles: Sequence[str | Profile],
     options: Mapping[str, Any],
     *,
     seconds: float,
     reference: str,
     one_at_a_time: bool,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    modules: Iterable[nn.Module],
-    optimizers: Iterable[Optimizer],
     tell: Tell,
 ) -> Comparison:
     """What `torchturbo.benchmark` does, once its arguments have been looked at."""
@@ -53,7 +47,7 @@ def compare(
         right = who.reference(reference)
         same = who.alike(beside)
         alike("what would be measured", [(each.name, each.values) for each in beside if each not in same])
-        here = Here(step, args, kwargs, modules, optimizers)
+        here = begin()
         refuse_shards_in_float64(here, right)
         tell("what the step uses")
         drifts = Drifts(here, right, here.find(base.around))

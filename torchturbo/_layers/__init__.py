@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ def profile_layers(
         raise OptionValueError(f"trace={str(trace)!r}: there is no folder {Path(trace or '').parent} to write it into")
     # What it needs is loaded when it is needed.
     from torchturbo._layers.measure import measure
+    from torchturbo._replay.here import Here
     from torchturbo._replay.target import called, name_of
     from torchturbo._together import agreed, leads, together
     from torchturbo._told import progress
@@ -88,15 +90,11 @@ def profile_layers(
         progress("profile") as tell,
     ):
         found = measure(
-            function,
+            partial(Here, function, args, kwargs, modules, optimizers),
             settings,
             name=name_of(step),
             steps=steps,
             trace=path if leads() else None,
-            args=args,
-            kwargs=kwargs or {},
-            modules=tuple(modules),
-            optimizers=tuple(optimizers),
             tell=tell,
         )
         return agreed(found)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
 from torchturbo import hardware
@@ -39,22 +38,18 @@ class _Profiled(NamedTuple):
 
 
 def measure(
-    step: Callable[..., Any],
+    begin: Callable[[], Here],
     settings: Settings,
     *,
     name: str,
     steps: int,
     trace: Path | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    modules: Iterable[nn.Module],
-    optimizers: Iterable[Optimizer],
     tell: Tell,
 ) -> LayerCosts:
     """What `torchturbo.profile_layers` does, once its arguments have been looked at."""
     if torch._C._autograd._profiler_enabled():
         raise TargetError("a profiler of torch's runs here already, and there can be only one: leave it first")
-    here, block = Here(step, args, kwargs, modules, optimizers), around(settings)
+    here, block = begin(), around(settings)
     tell("what the step uses")
     here.find(block)
     for number in range(_WARM_UP):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ def tune(
         raise OptionValueError(f"tolerance={tolerance!r}: expected a number from 0 on and below 1, as 0.05")
     seconds = seconds_of(budget, "budget")
     # What it needs is loaded when it is needed.
+    from torchturbo._replay.here import Here
     from torchturbo._replay.target import called, name_of
     from torchturbo._together import agreed, leads, on_all, together
     from torchturbo._told import progress
@@ -89,16 +91,12 @@ def tune(
         place = on_all(lambda: Place.of(write, name) if leads() else None)
         with called(step) as function, progress("tune") as tell:
             found = search(
-                function,
+                partial(Here, function, args, kwargs, modules, optimizers),
                 tolerance,
                 seconds,
                 also,
                 reference=reference,
                 step=name_of(step),
-                args=args,
-                kwargs=kwargs or {},
-                modules=tuple(modules),
-                optimizers=tuple(optimizers),
                 tell=tell,
             )
         tuned = Tuned.of(name, agreed(found))

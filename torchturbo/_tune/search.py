@@ -5,14 +5,11 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from torchturbo import hardware
 from torchturbo._benchmark import contenders as who
@@ -42,17 +39,13 @@ _COMPILING = 0.2
 
 
 def search(
-    function: Callable[..., Any],
+    begin: Callable[[], Here],
     tolerance: float,
     budget: float,
     also: Sequence[Profile | Change],
     *,
     reference: str,
     step: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    modules: Iterable[nn.Module],
-    optimizers: Iterable[Optimizer],
     tell: Callable[[str], None],
 ) -> Tuning:
     """What `torchturbo.tune` does, once its arguments have been looked at."""
@@ -60,7 +53,7 @@ def search(
     with who.by_the_code_alone():
         for change in also:
             who.only(change)  # so that what is wrong is refused before anything runs
-        here = Here(function, args, kwargs, modules, optimizers)
+        here = begin()
         base, right = who.baseline(), who.reference(reference)
         refuse_shards_in_float64(here, right)
         tell("what the step uses")
