@@ -15,7 +15,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Sampler
 
 from tests.laws.around import NOTHING
-from torchturbo import LoaderTuning, tune_loader, turbo, watch
+from torchturbo import LoaderTuning, cache_of, cached, tune_loader, turbo, watch
 from torchturbo._tune_loader import data, measure
 from torchturbo._tune_loader.loaders import Source
 from torchturbo._tune_loader.measure import Meter, Visit
@@ -311,6 +311,14 @@ def test_what_workers_would_get_wrong_is_not_given_to_them() -> None:
     with open(__file__, encoding="utf-8") as dataset.file:  # type: ignore[attr-defined]
         its = tune_loader(dataset, 0.1)
     assert any("no workers were tried: the dataset.file is an open file" in note for note in its.notes)
+
+
+def test_it_says_that_what_is_cached_is_measured_without_its_cache() -> None:
+    loader: Any = cached(DataLoader(Numbers(), batch_size=4, collate_fn=len))
+    built = cache_of(loader).stats().built
+    its = tune_loader(loader, 0.1)
+    assert any("its batches are cached: what was measured is building them" in note for note in its.notes)
+    assert cache_of(loader).stats().built == built
 
 
 def test_memory_is_read_where_the_system_tells_little(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from torchturbo._benchmark.data import Between
 from torchturbo._benchmark.ratios import between, ratios
+from torchturbo._cached.loaders import CachedLoader
 from torchturbo._together import agreed, alike, on_all, several, told
 from torchturbo._tune_loader import words
 from torchturbo._tune_loader.data import Growth, LoaderTuning, TriedLoader
@@ -172,6 +173,8 @@ def _told(race: Race, its: Candidate, best: Candidate) -> TriedLoader:
 
 def _notes(source: Source, growth: Growth | None) -> Iterator[str]:
     yield from told("each visit counts as the slowest rank's, and each loads its own")
+    if isinstance(source.loader, CachedLoader):
+        yield "its batches are cached: what was measured is building them, as in a first epoch; later ones read them"
     if source.no_workers is not None:
         yield f"no workers were tried: {source.no_workers}"
     if (names := written_by(source.loader.dataset)) is not None:
