@@ -44,7 +44,7 @@ def test_no_thread_is_started_where_nothing_changes(monkeypatch: pytest.MonkeyPa
 
     block = turbo(Profile("one"), num_threads=torch.get_num_threads())
     with monkeypatch.context() as patched:
-        patched.setattr(threading, "_start_new_thread", refuse)
+        patched.setattr(threading.Thread, "start", refuse)
         patched.setattr("_thread.start_new_thread", refuse)
         with block:
             pass

@@ -68,7 +68,7 @@ def encode(item: Any) -> list[Memory]:
             f"an item cannot be kept, as it cannot be pickled ({in_a_line(error)}): let the dataset return tensors, "
             "arrays, numbers, strings, and containers of them"
         ) from error
-    skeleton = file.getbuffer()
+    skeleton = Memory(file.getvalue())  # a view of the file itself would keep it from being closed
     pieces = [Memory(bytes(START)), skeleton]
     at = _aligned(START + len(skeleton))
     pieces.append(Memory(bytes(at - START - len(skeleton))))

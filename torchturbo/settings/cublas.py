@@ -89,9 +89,10 @@ def _library(kind: str, enum: Any, words: tuple[str, ...]) -> Setting:
                 raise
 
     def why_not(hardware: Hardware, value: str) -> str | None:
-        if value == "magma" and not torch.cuda.has_magma:
-            return f"this build of torch ({torch.__version__}) has no MAGMA"
-        return _gpu_only(hardware, value)
+        lacking = value == "magma" and not torch.cuda.has_magma
+        return _gpu_only(hardware, value) or (
+            f"this build of torch ({torch.__version__}) has no MAGMA" if lacking else None
+        )
 
     return simple(
         Cell(f"{kind} library", "process", get, write),
