@@ -7,13 +7,24 @@ import multiprocessing
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset
+from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+)
 
 import torchturbo
 from tests.cached.datasets import ByEpoch, Items, Lines, Ones, Squares, drawn_for_nothing, reseeded
@@ -177,6 +188,64 @@ def test_a_dataset_that_changes_has_other_items_and_says_so() -> None:
     loader.dataset.set_epoch(3)  # type: ignore[attr-defined]
     with pytest.warns(CacheWarning, match="has changed"):
         assert next(iter(loader)).tolist() == [[0, 3], [1, 3]]
+
+
+class Scaled(Dataset[Any]):
+    """Rows as others make them, which also count."""
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps = steps
+        self.reads = 0
+        self.scale = 1
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.reads += 1
+        row = torch.full((1, 2), index * self.scale + 1.0)
+        with torch.no_grad():
+            for step in self.steps:
+                row = step(row)
+        return row
+
+
+@dataclass(slots=True)
+class Times:
+    """A step with a number, which has no ``__dict__``."""
+
+    by: float
+
+    def __call__(self, row: Any) -> Any:
+        return (torch.cat(row) if isinstance(row, list) else row) * self.by
+
+
+@pytest.mark.filterwarnings("ignore:.* has changed since it was cached:torchturbo.errors.CacheWarning")
+def test_what_is_set_deep_within_is_seen() -> None:
+    last, mean = nn.Linear(2, 2), nn.BatchNorm1d(2)
+    encoder = nn.Sequential(*(nn.Sequential(nn.Linear(2, 2)) for _ in range(20)), mean, last).eval()
+    times, collate = Times(2.0), Times(3.0)
+    inner = Scaled(times, partial(encoder))
+    data: Any = cached(Subset(ConcatDataset([Scaled(), inner]), [4, 5, 6, 7]))
+    batches = cached(DataLoader(Subset(inner, [0, 1]), batch_size=2, collate_fn=collate))
+
+    def are_new() -> bool:
+        list(batches)
+        return torch.equal(data[1], inner[1]) and torch.equal(next(iter(batches)), collate([inner[0], inner[1]]))
+
+    assert are_new()
+    with torch.no_grad():
+        last.weight.add_(1)
+        assert are_new(), "weights of an encoder"
+        mean.running_mean.add_(1)  # type: ignore[union-attr]
+        assert are_new(), "buffers of an encoder"
+    times.by = 5.0
+    assert are_new(), "a transform"
+    collate.by = 7.0
+    assert are_new(), "what collates"
+    inner.scale = 9
+    assert are_new(), "a dataset in a dataset"
+    assert cache_of(batches).stats().left_out == ("dataset.reads",), "what reading writes hides nothing beside it"
 
 
 class OfClass:

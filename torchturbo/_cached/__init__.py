@@ -59,20 +59,21 @@ def cached(source: T, where: str | os.PathLike[str] = "memory", max_bytes: int |
     limit = limit_of(max_bytes, folder)
     made: Any
     if isinstance(asked, DataLoader):
-        also: list[Any] = [asked.collate_fn, asked.drop_last, asked.batch_sampler is None, asked.worker_init_fn]
+        also = {name: getattr(asked, name) for name in ("collate_fn", "drop_last", "worker_init_fn")}
+        also["batches"] = asked.batch_sampler is None
         builder = f"DataLoader of {type(unwrapped(asked.dataset)).__name__}"
         if not isinstance(asked.dataset, IterableDataset) and type(asked).__iter__ is DataLoader.__iter__:
             made = CachedLoader(asked, Kept(unwrapped(asked.dataset), also, folder, limit, builder))
             prove_batches(made)
         else:
-            also += [asked.batch_size, asked.num_workers, type(asked).__iter__]
+            also |= {"batch_size": asked.batch_size, "num_workers": asked.num_workers, "__iter__": type(asked).__iter__}
             made = Passes(asked, Kept(unwrapped(asked.dataset), also, folder, limit, builder))
             prove_passes(made)
     elif isinstance(asked, IterableDataset) or not hasattr(type(asked), "__getitem__"):
-        made = Passes(asked, Kept(asked, (), folder, limit))
+        made = Passes(asked, Kept(asked, {}, folder, limit))
         prove_passes(made)
     else:
-        made = CachedDataset(asked, Kept(asked, (), folder, limit))
+        made = CachedDataset(asked, Kept(asked, {}, folder, limit))
         prove_items(made)
     return made  # type: ignore[no-any-return]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import sys
-from collections.abc import Callable, Sequence
-from types import FunctionType, ModuleType
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache, partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -19,13 +22,18 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _CLOSED = (*_PLAIN, type, FunctionType, ModuleType)
 _CODE = "its class"
 _SIZED = (list, dict, set, tuple)
-_DEEP = 3
-_MOST = 200
+_MOST = 500
+"""Things that are looked at."""
 _FEW = 16
+"""Entries of a container that is looked into."""
+_DEEP = 8
+"""Names, one within the other, by which a thing is known."""
 _EACH = 50
 """Attributes of a class that are looked at."""
 _MADE_ONCE = ("builtins", "torch", "collections", "typing", "numpy")
 """Packages whose classes nobody changes."""
+_OF_MODULES = frozenset(vars(torch.nn.Module())) - {"training"}
+"""What each module has, hooks and containers of what else is looked at."""
 Quick = list[tuple[str, Any, Any]]
 
 
@@ -34,12 +42,12 @@ class Inputs:
 
     Args:
         dataset: the dataset.
-        also: what else: functions that collate, the sizes of batches.
+        also: what else, by name: functions that collate, the sizes of batches.
     """
 
-    def __init__(self, dataset: Any, also: Sequence[Any]) -> None:
+    def __init__(self, dataset: Any, also: Mapping[str, Any]) -> None:
         self.dataset = dataset
-        self.also = tuple(also)
+        self.also = {f"its {name}": its for name, its in also.items()}
         self.own: frozenset[str] = frozenset()
         self._parts = self._all()
         self._quick = self._look()
@@ -51,11 +59,23 @@ class Inputs:
         vars(self).update(state)
         self._quick = self._look()
 
+    def of(self, dataset: Any) -> Inputs:
+        """The same for a copy of the dataset.
+
+        Args:
+            dataset: the copy.
+        """
+        made = copy.copy(self)
+        made.dataset = dataset
+        made._parts = made._all()
+        made._quick = made._look()
+        return made
+
     def _all(self) -> dict[str, str]:
         """The digests of all that items come of, by name."""
-        found = {name: self._digest(its) for name, its in _of(self.dataset).items()}
+        found = {name: self._digest(its) for name, its in _parts(_of(self.dataset) | self.also)}
         kind = Content()
-        for each in (FORMAT, torch.__version__, sys.version_info[:2], type(self.dataset), *self.also):
+        for each in (FORMAT, torch.__version__, sys.version_info[:2], type(self.dataset)):
             kind.add(each)
         return found | {_CODE: kind.hex()}
 
@@ -107,9 +127,7 @@ class Inputs:
         return sorted(changed)
 
     def _look(self) -> Quick:
-        found: Quick = []
-        _quick("", self.dataset, found, 0, self.own)
-        return found
+        return _quick({"": self.dataset} | self.also, self.own)
 
 
 def _other(
@@ -125,31 +143,122 @@ def _of(dataset: Any) -> dict[str, Any]:
     return {name or "entries": its for name, its in attributes(dataset).items()}
 
 
-def _quick(place: str, value: Any, found: Quick, deep: int, own: frozenset[str]) -> None:
-    """What can be told of a value without a look at all of it, by the name of the dataset's attribute that it is in.
+def _parts(things: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each thing by its name, and objects by what is in them: what reading writes to hides nothing beside it."""
+    waiting = deque((name, value, 1) for name, value in things.items())
+    seen: dict[int, int] = {}
+    while waiting:
+        name, value, deep = waiting.popleft()
+        if deep > _DEEP or not _splits(value):
+            yield name, value
+        elif id(value) in seen:
+            yield name, ("again", seen[id(value)])
+        else:
+            seen[id(value)] = len(seen)
+            contained = isinstance(value, _SIZED)
+            yield name, type(value)
+            inner = enumerate(value) if contained else attributes(value).items()
+            waiting.extend((_within(name, contained, each), its, deep + 1) for each, its in inner)
 
-    What it is made of is held, so that none takes its place in memory.
+
+def _within(name: str, contained: bool, inner: Any) -> str:
+    return f"{name}[{inner}]" if contained else f"{name}.{inner}"
+
+
+def _splits(value: Any) -> bool:
+    """Whether it is known by what is in it: an object that is no more than its attributes, or a few of them in a list."""
+    kind = type(value)
+    if kind in (list, tuple):
+        return 0 < len(value) <= _FEW and all(_is_open(type(each)) for each in value)
+    return _is_open(kind)
+
+
+@lru_cache(_MOST)
+def _is_open(kind: Any) -> bool:
+    """Whether objects of a class are no more than that and their attributes, to pickle too."""
+    closed = (*_CLOSED, *_SIZED, Mapping, partial, MethodType, torch.Tensor, torch.nn.Module)
+    return (
+        getattr(kind, "__dictoffset__", 0) != 0
+        and not issubclass(kind, closed)
+        and all(
+            getattr(kind, name) is getattr(object, name) for name in ("__reduce_ex__", "__reduce__", "__getstate__")
+        )
+        and not hasattr(kind, "__getnewargs__")
+        and not hasattr(kind, "__getnewargs_ex__")
+    )
+
+
+def _quick(roots: Mapping[str, Any], own: frozenset[str]) -> Quick:
+    """What can be told of values without a look at all of them, by the name of the attribute that they are in.
+
+    What is near is looked at before what is deep within, up to a number. What it is made of is held, so that none
+    takes its place in memory.
+
+    Args:
+        roots: the dataset, by an empty name, and what else takes part.
+        own: names that are left out.
     """
-    if isinstance(value, torch.Tensor):
-        found.append((place, value, None if value.is_inference() else value._version))
-    elif isinstance(value, _SIZED):
-        found.append((place, value, len(value)))
-        if len(value) <= _FEW and deep < _DEEP:
-            for its in value.values() if isinstance(value, dict) else value:
-                _quick(place, its, found, deep + 1, own)
-    else:
-        found.append((place, value, None))
-        if deep < _DEEP and not isinstance(value, _CLOSED):
-            try:
-                inner = object.__getattribute__(value, "__dict__")
-            except AttributeError:
-                return
-            for name, its in list(inner.items()):
-                if len(found) < _MOST and not (deep == 0 and name in own):
-                    _quick(place or name, its, found, deep + 1, own)
+    found: Quick = []
+    # A name, what it is of, and how many names it is made of; 0 where none is added.
+    waiting = deque((name, value, 1 if name else 0) for name, value in roots.items() if name not in own)
+    seen: set[int] = set()
+    while waiting and len(found) < _MOST:
+        place, value, deep = waiting.popleft()
+        if isinstance(value, torch.Tensor):
+            found.append((place, value, None if value.is_inference() else value._version))
+            continue
+        sized = isinstance(value, _SIZED)
+        found.append((place, value, len(value) if sized else None))
+        if isinstance(value, _CLOSED) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if not sized:
+            inner: Iterable[tuple[Any, Any]] = _inner(value)
             for kind in type(value).__mro__:
-                if kind.__module__.partition(".")[0] not in _MADE_ONCE:
+                if id(kind) not in seen and kind.__module__.partition(".")[0] not in _MADE_ONCE:
+                    seen.add(id(kind))
                     found += _of_class(place, kind, own)
+        elif len(value) <= _FEW:
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+        else:
+            continue
+        deeper = 1 if not place else deep + 1 if 0 < deep <= _DEEP and _splits(value) else 0
+        for each, its in inner:
+            name = (_within(place, sized, each) if place else each) if deeper else place
+            if name in own:
+                continue
+            if type(its) in _PLAIN:
+                found.append((name, its, None))
+            else:
+                waiting.append((name, its, deeper))
+    return found
+
+
+def _inner(value: Any) -> Iterable[tuple[str, Any]]:
+    """What an object is made of, as far as somebody could set it, by name."""
+    kind = type(value)
+    if kind is partial:
+        return ("func", value.func), ("args", value.args), ("keywords", value.keywords)
+    if kind is MethodType:
+        return (("__self__", value.__self__),)
+    try:
+        inner = list(object.__getattribute__(value, "__dict__").items())
+    except AttributeError:
+        inner = []
+    if isinstance(value, torch.nn.Module):
+        held = (each for of in ("_parameters", "_buffers", "_modules") for each in getattr(value, of).items())
+        if kind.__module__.partition(".")[0] == "torch":
+            return [("training", value.training), *held]
+        return [*((name, its) for name, its in inner if name not in _OF_MODULES), *held]
+    return inner + [(name, getattr(value, name)) for name in _slots(kind) if hasattr(value, name)]
+
+
+@lru_cache(_MOST)
+def _slots(kind: type) -> tuple[str, ...]:
+    """The slots of a class, but not those of Python's own, which fill some in when they are asked for something."""
+    owners = (each for each in kind.__mro__ if each.__module__.partition(".")[0] not in sys.stdlib_module_names)
+    named = (vars(each).get("__slots__", ()) for each in owners)
+    return tuple(n for names in named for n in ((names,) if isinstance(names, str) else names) if n[:2] != "__")
 
 
 def _of_class(place: str, kind: type, own: frozenset[str]) -> Quick:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,14 @@ class Kept:
 
     Args:
         dataset: what builds the items.
-        also: what else they come of.
+        also: what else they come of, by name.
         where: ``"memory"``, or a folder.
         limit: bytes that may be taken.
         builder: what builds the items, for messages.
     """
 
     def __init__(
-        self, dataset: Any, also: Sequence[Any], where: Path | None, limit: int, builder: str | None = None
+        self, dataset: Any, also: Mapping[str, Any], where: Path | None, limit: int, builder: str | None = None
     ) -> None:
         self.builder = builder or type(dataset).__name__
         self._inputs = Inputs(dataset, also)
@@ -67,8 +67,7 @@ class Kept:
             dataset: the copy.
         """
         made = copy.copy(self)
-        made._inputs = Inputs(dataset, self._inputs.also)
-        made._inputs.own = self._inputs.own
+        made._inputs = self._inputs.of(dataset)
         return made
 
     def _name(self, item: str) -> str:
