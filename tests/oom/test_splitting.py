@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from tests.oom.steps import sizes_of
 from tests.oom.test_refusals import X, mean, net, plain
-from torchturbo import accelerate, scaler_of
+from torchturbo import Profile, accelerate, scaler_of, turbo
 from torchturbo._oom import used as words
 from torchturbo._oom.batch import Batch, parts
 from torchturbo._oom.before import Before
+from torchturbo._oom.freed import now_in
 from torchturbo._oom.struck import is_out_of_memory
 from torchturbo._oom.used import Used
 from torchturbo.testing import injected_oom
@@ -176,6 +177,36 @@ def test_a_scale_that_overflows_is_no_reason_to_refuse() -> None:
     scaler = scaler_of(step)
     assert scaler is not None
     assert (scaler.steps, scaler.skipped_steps) == (0, 1)
+
+
+def test_what_is_asked_for_around_it_counts() -> None:
+    model, around = net(), turbo("exact", autocast="fp16", init_scale=2.0**30)
+    step = accelerate(profile=Profile("what is around it"), on_oom="split")(plain)
+    with around as active, injected_oom(4) as failed:
+        step(model, X, torch.optim.SGD(model.parameters(), lr=0.1))
+        assert active.scaler is not None
+        assert (active.scaler.steps, active.scaler.skipped_steps) == (0, 1), "and no reason to refuse"
+        assert now_in(turbo(Profile("nothing")), "autocast") == "fp16"
+        assert now_in(turbo("exact", autocast="none"), "autocast") is None
+    assert failed == [8]
+
+
+class Whole(nn.Module):
+    """Has a layer that it does not call, as compiled code does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.layer.weight, self.layer.bias)
+
+
+def test_memory_runs_out_in_the_backward_of_what_nobody_sees_into() -> None:
+    model = Whole()
+    with injected_oom(4, at="backward") as failed, pytest.raises(torch.OutOfMemoryError):
+        model(torch.randn(8, 3)).mean().backward()
+    assert failed == [8]
 
 
 def test_a_fused_optimizer_whose_states_are_there_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:

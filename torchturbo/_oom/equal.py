@@ -16,9 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 from torchturbo._oom.batch import Batch
 from torchturbo._oom.before import Before, refuse_written
+from torchturbo._oom.freed import now_in
 from torchturbo._oom.returned import Rules, rules_of
 from torchturbo._turbo import _within, turbo
 from torchturbo.regions._backward import ACCUMULATING
+from torchturbo.regions._here import thread
 from torchturbo.regions._scaler import Scaler
 from torchturbo.regions._shares import CannotSplit, Shares
 from torchturbo.settings._edits import always
@@ -98,13 +100,16 @@ def verified(call: Callable[..., Any], before: Before, batch: Batch, every: int,
         CannotSplit: the gradient of all is not the mean of those of the halves, or what is returned is not.
     """
     before.copy()
-    eagerly: Any = torch.compiler.set_stance("force_eager") if around.compiles else contextlib.nullcontext()
+    # What is asked for around the call counts too where the call's own block says nothing of it.
+    scaler = around.scaler or thread.here.scaler
+    compiles = now_in(around, "compile")
+    eagerly: Any = torch.compiler.set_stance("force_eager") if compiles else contextlib.nullcontext()
     with eagerly:
         for smaller in range(_TRIES):
             try:
-                return _compared(call, before, batch, every, around.scaler, smaller)
+                return _compared(call, before, batch, every, scaler, smaller)
             except FloatingPointError:
-                if around.scaler is None:
+                if scaler is None:
                     break
     raise CannotSplit("its gradients are not finite, so that nothing tells whether its parts come to the same")
 

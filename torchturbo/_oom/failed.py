@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torchturbo._oom.batch import Batch
 from torchturbo._oom.before import Before
-from torchturbo._oom.freed import Called, Freed, called_in, in_block
+from torchturbo._oom.freed import Called, Freed, called_in, now_in
 from torchturbo._oom.struck import phase_of
 from torchturbo._oom.used import Used, used
 from torchturbo._turbo import turbo
@@ -79,10 +79,10 @@ def look(error: BaseException, before: Before, batch: Batch | None, around: turb
         around: the block that it ran in.
     """
     tensors = batch.tensors if batch is not None else []
-    half = bool(in_block(around).get("autocast"))
+    half = now_in(around, "autocast") not in (None, False)
     found = used(phase_of(error), *before.found(), tensors, before.bytes_of_copies(), half)
     # Of compiled code nobody can count it.
-    return Looked(found, None if around.compiles else called_in(error, before, batch))
+    return Looked(found, None if now_in(around, "compile") else called_in(error, before, batch))
 
 
 def note(error: BaseException, text: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
+from torchturbo._catalogue import SETTINGS
 from torchturbo._oom.batch import Batch
 from torchturbo._oom.before import Before
 from torchturbo._program import program_of
@@ -155,6 +156,18 @@ def in_block(around: turbo) -> dict[str, object]:
     """
     decisions = program_of(around._profile, around._overrides, strict=False).plan.decisions
     return {its.name: its.value for its in decisions if its.refused is None and its.value is not None}
+
+
+def now_in(around: turbo, name: str) -> object:
+    """What an option is within a block, which has what it says nothing of from those around it in this thread.
+
+    Args:
+        around: the block, which is not open.
+        name: of the option.
+    """
+    decisions = program_of(around._profile, around._overrides, strict=False).plan.decisions
+    said = [its.value for its in decisions if its.name == name and its.refused is None]
+    return said[-1] if said else SETTINGS[name].now()
 
 
 def _calls(trace: types.TracebackType | None) -> Iterator[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]:

@@ -75,8 +75,8 @@ class Used(NamedTuple):
                 for name, count in counted.bytes.items()
             ]
         if self.phase == "the optimizer's step":
-            count = self.intermediates
-            found.append((count, f"fused_optimizer=True: up to {size(count)} of intermediates"))
+            if count := self.intermediates:
+                found.append((count, f"fused_optimizer=True: up to {size(count)} of intermediates"))
         elif counted is not None:
             half = counted.activations // 2
             if split:

@@ -126,8 +126,8 @@ class _Device:
             result = run()
         finally:
             self._depth -= 1
-        if self._at == "backward" and not self._hooked and (self._depth or not list(module.children())):
-            self._hook(result)
+        if self._at == "backward" and not self._hooked:
+            self._hook(result)  # of the whole where it is compiled, and nobody sees what is in it
         if self._at == "forward" and not self._depth and self.is_full:
             self.run_out()
         return result
