@@ -124,8 +124,13 @@ class _Following(LRScheduler):
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """Goes on by one step, if the optimizer has."""
-        if getattr(self, "_is_initial", False) or id(self.optimizer) not in thread.here.left_out:
+        here = thread.here
+        waited = None if getattr(self, "_is_initial", False) else here.left_out.get(self.optimizer)
+        # Where no block scales, nobody sees the next step: it has waited, and goes on.
+        if waited is None or (here.scaler is None and self in waited):
             super().step(*args, **kwargs)
+        else:
+            waited.add(self)
 
 
 class _Along(_Following, LambdaLR):

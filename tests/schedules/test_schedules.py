@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from torchturbo import turbo
+from torchturbo import accelerate, turbo
 from torchturbo.errors import OptionValueError, TargetError
 from torchturbo.schedules import one_cycle, warmup_cosine, warmup_linear
 
@@ -136,6 +136,30 @@ def test_they_follow_the_optimizer(name: str) -> None:
     assert trained(name, 32, accumulate=4) == plain
     assert trained(name, 11, frozenset({0, 3, 10}), autocast="fp16", init_scale=256.0) == plain
     assert trained(name, 18, frozenset({3, 17}), autocast="fp16", init_scale=256.0, accumulate=2) == plain[:7]
+
+
+def test_they_follow_a_step_in_a_function_that_has_ended() -> None:
+    model = nn.Linear(2, 1)
+    its = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedulers = [make(its, total=8) for make in (warmup_cosine, warmup_linear)]
+
+    @accelerate(profile="exact", autocast="fp16", init_scale=256.0)
+    def step(factor: float) -> None:
+        its.zero_grad()
+        (model(torch.ones(4, 2)).square().mean() * factor).backward()
+        its.step()
+
+    for factor, expected in ((1.0, 1), (float("inf"), 1), (1.0, 2), (float("inf"), 2)):
+        step(factor)
+        with turbo("inference"):
+            model(torch.ones(1, 2))  # a validation in between
+        for scheduler in schedulers:
+            scheduler.step()
+        assert [each.last_epoch for each in schedulers] == [expected] * 2
+    for scheduler in schedulers:  # and without a block
+        its.step()
+        scheduler.step()
+    assert [each.last_epoch for each in schedulers] == [3] * 2
 
 
 # ---------------------------------------------------------------------------------------------------------- errors

@@ -165,7 +165,6 @@ def _change(here: Here, devices: tuple[str, ...], scaler: Scaler | None, accumul
     here.user_scales = None
     here.last_scaler = here.last_scaler if scaler is not None else None
     here.scaled_by_user.clear()
-    here.left_out.clear()
     if (now := _steps_watched(here)) != stepped:
         (steps_opened if now else steps_closed)()
     set_has_called(here, scaler is None)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.utils.checkpoint
@@ -54,7 +55,8 @@ class Here:
         in_scheduler: whether a scheduler takes a step.
         factors: how the scale of a new scaler starts and moves.
         scaler: what scales the gradients of backward, or None.
-        left_out: optimizers whose last step in the region was left out, by identity.
+        left_out: optimizers whose last step in a region was left out, each with the schedulers that have waited for it:
+            the loop may call these where the function that steps has ended, and its region with it.
         own: where the code enters the `torch.autocast` that has shown itself to be around its forward passes, to which
             the region's is left; False where it has shown itself to be around less; None before the first.
         last_scaler: what scaled the last backward, in this block or one within it.
@@ -96,7 +98,7 @@ class Here:
         self.factors = Factors()
         self.scaler: Scaler | None = None
         self.last_scaler: Scaler | None = None
-        self.left_out: set[int] = set()
+        self.left_out: WeakKeyDictionary[Any, WeakSet[Any]] = WeakKeyDictionary()
         self.after = False
         self.changes = 0
         self.steps: list[Any] = []

@@ -65,7 +65,7 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     closure = args[1] if len(args) > 1 else kwargs.get("closure")
     if scaler is not None and not callable(closure) and not scaler.allows(leaves):
         scaler.noted(leaves, ran=False)
-        here.left_out.add(id(optimizer))
+        here.left_out[optimizer] = weakref.WeakSet()
         on_again(here)
         return None
     on_again(here)
@@ -83,7 +83,7 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         back(here, step.before)
     if scaler is not None:
         scaler.noted(leaves, ran=True)
-        here.left_out.discard(id(optimizer))
+        here.left_out.pop(optimizer, None)
     return result
 
 
