@@ -245,6 +245,8 @@ def test_what_is_set_deep_within_is_seen() -> None:
     assert are_new(), "what collates"
     inner.scale = 9
     assert are_new(), "a dataset in a dataset"
+    batches.collate_fn = collate = Times(11.0)
+    assert are_new(), "another one that collates"
     assert cache_of(batches).stats().left_out == ("dataset.reads",), "what reading writes hides nothing beside it"
 
 

@@ -24,11 +24,11 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.laws.look import differences, look
-from torchturbo import watch
+from torchturbo import cached, watch
 from torchturbo._watch import timeline
 from torchturbo._watch.batches import samples_in, tokens_in
 from torchturbo._watch.lines import Lines, prompt
-from torchturbo._watch.run import Run
+from torchturbo._watch.run import Run, run_of
 from torchturbo._watch.timeline import COMPUTING, OPTIMIZER, WAITING, Timeline, Times
 from torchturbo.errors import OptionValueError, TargetError
 
@@ -69,6 +69,12 @@ class Stream(torch.utils.data.IterableDataset[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(5))
+
+
+def test_what_is_cached_goes_by_its_own_name() -> None:
+    data = TensorDataset(torch.ones(4, 1))
+    for each in (DataLoader(cached(data)), iter(cached(DataLoader(data)))._dataset):
+        assert run_of(each).name == "TensorDataset"
 
 
 def test_a_stream_is_not_asked_for_its_length_in_its_own_name() -> None:

@@ -71,6 +71,14 @@ class Inputs:
         made._quick = made._look()
         return made
 
+    def collates(self, function: Any) -> None:
+        """Notes what collates, which may have been exchanged since.
+
+        Args:
+            function: it.
+        """
+        self.also = {**self.also, "its collate_fn": function}
+
     def _all(self) -> dict[str, str]:
         """The digests of all that items come of, by name."""
         found = {name: self._digest(its) for name, its in _parts(_of(self.dataset) | self.also)}
@@ -166,10 +174,11 @@ def _within(name: str, contained: bool, inner: Any) -> str:
 
 
 def _splits(value: Any) -> bool:
-    """Whether it is known by what is in it: an object that is no more than its attributes, or a few of them in a list."""
-    kind = type(value)
+    """Whether it is known by what is in it: an object that is its attributes and nothing else, or a few in a list."""
+    kind: Any = type(value)
     if kind in (list, tuple):
-        return 0 < len(value) <= _FEW and all(_is_open(type(each)) for each in value)
+        kinds: Any = map(type, value)
+        return 0 < len(value) <= _FEW and all(map(_is_open, kinds))
     return _is_open(kind)
 
 
@@ -236,7 +245,7 @@ def _quick(roots: Mapping[str, Any], own: frozenset[str]) -> Quick:
 
 def _inner(value: Any) -> Iterable[tuple[str, Any]]:
     """What an object is made of, as far as somebody could set it, by name."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind is partial:
         return ("func", value.func), ("args", value.args), ("keywords", value.keywords)
     if kind is MethodType:

@@ -76,8 +76,14 @@ class Kept:
 
     # ----------------------------------------------------------------------------------------------------------- items
 
-    def look(self) -> bool:
-        """Whether the dataset has changed since the last time; then it has another key, and so have its items."""
+    def look(self, loader: Any = None) -> bool:
+        """Whether the dataset has changed since the last time; then it has another key, and so have its items.
+
+        Args:
+            loader: whose batches it keeps, where it does.
+        """
+        if loader is not None:
+            self._inputs.collates(loader.collate_fn)
         changed = self._inputs.changed()
         if changed:
             self._begin()

@@ -161,11 +161,11 @@ class CachedLoader(Wrapped):
         return type(self)(wrapped, self._self_kept.of(unwrapped(wrapped.dataset)))
 
     def __iter__(self) -> Iterator[Any]:
-        kept, changed = self._self_kept, self._self_kept.look()
+        kept, changed = self._self_kept, self._self_kept.look(self.__wrapped__)
         order = fixed_order(self.__wrapped__, check=False)
-        if [name for name, _ in order] != [name for name, _ in self._self_order]:
-            if not changed:
-                raise CacheError(f"the loader has other batches than when it was cached. {INSTEAD}")
+        if [name for name, _ in order] != [name for name, _ in self._self_order] and not changed:
+            raise CacheError(f"the loader has other batches than when it was cached. {INSTEAD}")
+        if changed:
             self._self_inner = None
         self._self_order = order
         count(self.__wrapped__)

@@ -157,7 +157,7 @@ def run_of(loader: Any, name: str | None = None) -> Run:
     """
     dataset = getattr(loader, "dataset", None)
     workers, batch_size = (getattr(loader, attribute, None) for attribute in ("num_workers", "batch_size"))
-    name = name or type(loader if dataset is None else dataset).__name__
+    name = name or (loader if dataset is None else dataset).__class__.__name__  # of what a cache is around
     return Run(
         name,
         loader,
