@@ -313,6 +313,40 @@ def untouched(strategy: Any, folder: Path) -> Result:
     return found
 
 
+class Noted(nn.Module):
+    """A model with statistics, and with a state of its own that is empty at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, 3), nn.BatchNorm1d(3))
+        self.notes: Result = {}
+
+    def get_extra_state(self) -> Result:
+        """What torch saves with the model."""
+        return self.notes
+
+    def set_extra_state(self, state: Result) -> None:
+        """What it gives back."""
+        self.notes = state
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of all layers."""
+        return torch.as_tensor(self.layers(x))
+
+
+def of_each_rank(folder: Path) -> Result:
+    """What each rank has of its own in a model: statistics, and a state that only its module knows."""
+    module = distribute(Noted(), "ddp")
+    batches = batches_of(dist.get_rank(), dist.get_world_size(), count=2)
+    train(module, batches, optimizer_of(module), epochs=1)  # type: ignore[arg-type]
+    module.module.notes = {"seen": torch.arange(2), "rank": {"is": dist.get_rank()}}  # type: ignore[union-attr]
+    save_checkpoint(folder / "own", module)
+    loaded = Noted()
+    load_checkpoint(folder / "own", loaded)
+    return {"saved": list(module.buffers()), "loaded": list(loaded.buffers()), "notes": loaded.notes}
+
+
 def failing(folder: Path) -> Result:
     """Checkpoints that one rank cannot write or read."""
     found: Result = {}
@@ -359,6 +393,9 @@ def errors() -> Result:
     module = distribute(model(), "ddp")
     stepped = model()
     optimizer = optimizer_of(stepped)
+    thawed = distribute(nn.Sequential(nn.Linear(1, 1).requires_grad_(False), nn.Linear(1, 1)), "ddp")
+    thawed(torch.ones(1, 1))
+    thawed.requires_grad_(True)
     attempts: dict[str, Callable[[], Any]] = {
         "twice": lambda: distribute(module),
         "units": lambda: distribute(model(), "ddp", units=["Block"]),
@@ -368,6 +405,7 @@ def errors() -> Result:
         "optimizer": lambda: distribute(stepped, "fsdp"),
         "meta": lambda: distribute(nn.Linear(1, 1, device="meta"), "ddp"),
         "timeout": lambda: distribute(nn.Linear(1, 1), timeout=7),
+        "thawed": lambda: thawed(torch.ones(1, 1)),
     }
     for name, attempt in attempts.items():
         try:
@@ -418,6 +456,7 @@ def cases(folder: Path, alone: Path) -> Cases:
         "orders": orders,
         "whole in a row": partial(in_a_row, "none"),
         "failing": partial(failing, folder),
+        "of each rank": partial(of_each_rank, folder),
         "errors": errors,
         "tied": tied,
         "in an accumulating block": partial(in_an_accumulating_block, folder),

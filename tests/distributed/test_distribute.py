@@ -202,6 +202,15 @@ def test_what_has_no_state_is_saved_without_and_loaded_without(found: Found, str
         assert same(its[how], its["parameters"]), how
 
 
+def test_what_each_rank_has_of_its_own_is_saved_of_the_first(found: Found) -> None:
+    first, second = (its["of each rank"] for its in found.ranks[:2])
+    assert not same(first["saved"], second["saved"])
+    assert same(first["loaded"], first["saved"])
+    assert same(second["loaded"], first["saved"])
+    assert second["notes"]["rank"] == {"is": 0}
+    assert second["notes"]["seen"].tolist() == [0, 1]
+
+
 def test_a_rank_that_cannot_write_has_all_raise(found: Found) -> None:
     first, *others = [its["failing"] for its in found.ranks]
     assert "extra['path'] is a PosixPath" in first["extra"]
@@ -250,3 +259,4 @@ def test_what_is_refused_says_what_to_write(found: Found) -> None:
     assert "an optimizer (AdamW) has them already, which would train nothing" in errors["optimizer"]
     assert "weight is on the meta device and has no values" in errors["meta"]
     assert "there is a process group already, whose time stands" in errors["timeout"]
+    assert "0.weight was frozen when distribute() was called and trains now" in errors["thawed"]

@@ -79,7 +79,10 @@ def save_checkpoint(
                 shutil.rmtree(writing, ignore_errors=True)
                 writing.mkdir(parents=True)
         with without_warnings(), by_torch(f"{target} is not written"):
-            dcp.save(saved_state(model, _list(optimizer)), checkpoint_id=writing, no_dist=here.size == 1)
+            # What each rank has whole is the first's: buffers of several ranks do not go together.
+            planner = dcp.DefaultSavePlanner(dedup_save_to_lowest_rank=True)
+            state = saved_state(model, _list(optimizer))
+            dcp.save(state, checkpoint_id=writing, planner=planner, no_dist=here.size == 1)
         with on_all(here):
             if blocks is not None:
                 _written(blocks, writing / f"block-{here.rank}.pt")

@@ -12,6 +12,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -64,6 +65,7 @@ def load_state(
             each.state.clear()
         state, names = _state(model, optimizers)
         metadata = FileSystemReader(folder).read_metadata()
+        _in_the_saved_form(state["model"], metadata)
         _refuse_another_model(state["model"], metadata)
         saved = _saved_of_optimizers(metadata)
         made: State = state.get("optimizer", {}).get("state", {})
@@ -95,15 +97,36 @@ def load_state(
                 each.state.pop(leaf, None)
 
 
+def _is_extra(name: str) -> bool:
+    """Whether it is what ``get_extra_state()`` of a module has returned, which may be anything."""
+    return name.rpartition(".")[2] == "_extra_state"
+
+
+def _in_the_saved_form(made: State, metadata: Any) -> None:
+    """Makes room for extra states as they were saved: torch saves what stands in one by itself, and loads no more."""
+    from torch.distributed.checkpoint._traverse import set_element
+
+    filled: State = {}
+    for key, path in (metadata.planner_data or {}).items():
+        if path[0] == "model" and _is_extra(path[1]) and path[1] in made:
+            entry = metadata.state_dict_metadata[key]
+            size = getattr(entry, "size", None)
+            set_element(filled, path[1:], None if size is None else torch.empty(size, dtype=entry.properties.dtype))
+    made.update(filled)
+
+
 def _refuse_another_model(made: State, metadata: Any) -> None:
     """Raises where names or shapes differ; torch looks at those alone that the model has."""
     entries, paths = metadata.state_dict_metadata, metadata.planner_data or {}
-    saved = {path[1]: entries.get(key) for key, path in paths.items() if path[0] == "model" and len(path) == 2}
+    saved = {path[1]: entries.get(key) for key, path in paths.items() if path[0] == "model"}
     for name in {**made, **saved}:
-        if name not in saved:
+        # Of an empty one nothing is saved.
+        if name not in saved and not (_is_extra(name) and made[name] == {}):
             raise CheckpointError(f"the checkpoint is of another model: it has no {name!r}, which this one has")
         if name not in made:
             raise CheckpointError(f"the checkpoint is of another model: it has {name!r}, which this one has not")
+        if _is_extra(name):
+            continue
         there, here = getattr(saved[name], "size", None), getattr(made[name], "shape", None)
         if there is not None and here is not None and tuple(there) != tuple(here):
             raise CheckpointError(

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torchturbo._distribute.choice import Strategy
 from torchturbo._distribute.group import Ranks
 from torchturbo._distribute.units import units_of
+from torchturbo._dynamo import untraced
 from torchturbo.errors import DistributedError
 from torchturbo.regions._reducing import WHOLE_SUMS
 
@@ -40,6 +41,9 @@ def in_ddp(model: nn.Module, ranks: Ranks, gradient_dtype: torch.dtype | None, m
         )
     ids = None if ranks.device.type == "cpu" else [ranks.device]
     made = DistributedDataParallel(model.to(ranks.device), device_ids=ids, **more)
+    names = {name: each for name, each in model.named_parameters() if name not in made.parameters_to_ignore}
+    if frozen := {name: each for name, each in names.items() if not each.requires_grad}:
+        made.register_forward_pre_hook(_Frozen(frozen))
     if gradient_dtype is torch.bfloat16:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
@@ -47,6 +51,28 @@ def in_ddp(model: nn.Module, ranks: Ranks, gradient_dtype: torch.dtype | None, m
         sent: Any = lambda group, bucket: bf16_compress_hook(group, bucket)  # noqa: E731
         made.register_comm_hook(None, sent)
     return made
+
+
+class _Frozen:
+    """Has a forward raise where a parameter was frozen before and trains now: its gradients would never be reduced.
+
+    Args:
+        frozen: the parameters, by name.
+    """
+
+    def __init__(self, frozen: dict[str, nn.Parameter]) -> None:
+        self.frozen = frozen
+
+    @untraced
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        """Raises where one trains."""
+        trains = next((name for name, each in self.frozen.items() if each.requires_grad), None)
+        if trains is not None:
+            raise DistributedError(
+                f"{trains} was frozen when distribute() was called and trains now, and DistributedDataParallel would "
+                "not reduce its gradients, so that each rank had weights of its own: distribute the plain model again "
+                "(model = distribute(model.module, 'ddp')), or freeze it after distribute()"
+            )
 
 
 def in_fsdp(
