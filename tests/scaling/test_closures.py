@@ -152,3 +152,47 @@ def test_a_closure_without_backward_runs_once() -> None:
         optimizer.step(lambda: calls.append(0) or 0.5)
         assert active.scaler.last_step_ran is True
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("overflows", [2, 3])
+def test_a_closure_that_adds_to_gradients_has_its_step_left_out(overflows: int) -> None:
+    """As Lightning's do where it accumulates: done again, they would add to what is not finite, or twice to the rest."""
+
+    def loss_in(model: nn.Module, number: int) -> Tensor:
+        x, y = batch(number)
+        return torch.nn.functional.mse_loss(model(x), y) * (2.0**30 if number == overflows else QUIET)
+
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = net()
+        return model, torch.optim.SGD(model.parameters(), lr=0.1 / QUIET, momentum=0.9)
+
+    model, optimizer = made()
+    by_hand = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    for number in range(6):
+        with torch.autocast("cpu", torch.float16):
+            loss = loss_in(model, number)
+        by_hand.scale(loss).backward()
+        if number % 2:
+            by_hand.step(optimizer)
+            by_hand.update()
+            optimizer.zero_grad()
+    expected = dict(flat([model.state_dict(), optimizer.state_dict()]))
+    model, optimizer = made()
+    returned = []
+    with turbo("fast", autocast="fp16", init_scale=2.0**16) as active:
+        for number in range(6):
+
+            def closure(number: int = number) -> Tensor:
+                if not number % 2:
+                    optimizer.zero_grad()
+                loss = loss_in(model, number)
+                loss.backward()
+                return loss.detach()
+
+            returned.append(optimizer.step(closure) if number % 2 else closure())
+        optimizer.zero_grad()
+        assert (active.scaler.steps, active.scaler.skipped_steps) == (2, 1)
+        assert active.scaler.get_scale() == by_hand.get_scale() == 2.0**15
+    assert all(isinstance(each, Tensor) for each in returned)
+    assert not differences(dict(flat([model.state_dict(), optimizer.state_dict()])), expected)

@@ -76,14 +76,20 @@ def _step(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         args, kwargs = (optimizer, closure, *args[2:]), {**kwargs}
         kwargs.pop("closure", None)
     here.stepping.append(id(optimizer))
+    ran = True
     try:
         result = run(*args, **kwargs)
+    except _LeftOut as left_out:
+        result, ran = left_out.args[0], False
     finally:
         here.stepping.pop()
         back(here, step.before)
     if scaler is not None:
-        scaler.noted(leaves, ran=True)
-        here.left_out.pop(optimizer, None)
+        scaler.noted(leaves, ran=ran)
+        if ran:
+            here.left_out.pop(optimizer, None)
+        else:
+            here.left_out[optimizer] = weakref.WeakSet()
     return result
 
 
@@ -104,15 +110,29 @@ def at_once(optimizers: Iterable[Any], call: Callable[[], Any]) -> Any:
         del stepping[before:]
 
 
+class _LeftOut(Exception):
+    """A closure's gradients are not finite, and the step does not happen; with what the closure has returned."""
+
+
 def _finite(closure: Callable[[], Any], scaler: Scaler, leaves: list[Tensor]) -> Callable[[], Any]:
-    """A closure that is evaluated again, at smaller scales, until its gradients are finite."""
+    """A closure that is evaluated again, at smaller scales, until its gradients are finite.
+
+    What adds to the gradients of earlier micro-batches, as Lightning's does, cannot be: they would not be finite either,
+    or be added to twice. Its step is left out; the closure is the first thing that an optimizer calls.
+    """
+    # Of a backward since the last step.
+    goes_on = not scaler._stepped and scaler.knows(leaves)
 
     @untraced
     def run() -> Any:
+        nonlocal goes_on
         for _ in range(_TRIES):
             result = closure()
+            adds, goes_on = goes_on, False
             if scaler.allows(leaves):
                 return result
+            if adds:
+                raise _LeftOut(result)
             for leaf in leaves:
                 scaler.cleared(leaf)
             scaler.back_off()
