@@ -105,6 +105,21 @@ def spread(
     return result | {"classes": sorted({type(each).__name__ for each in module.modules()})}
 
 
+def guarded(strategy: Any) -> Result:
+    """A loop that drops batches whose gradients are not finite, as all are at first; it empties them in two ways."""
+    module = distribute(model(), strategy)
+    optimizer = optimizer_of(module)
+    x, y = batches_of(dist.get_rank(), dist.get_world_size(), count=1)[0]
+    with turbo("exact", autocast="fp16", init_scale=2.0**28) as active:
+        for number in range(24):
+            optimizer.zero_grad(set_to_none=number % 4 == 0)
+            (module(x) - y).square().mean().backward()
+            if torch.nn.utils.get_total_norm([each.grad for each in module.parameters() if each.grad is not None]) < 1e4:
+                optimizer.step()
+        assert active.scaler is not None
+        return {"parameters": whole_parameters(module), "steps": active.scaler.steps, "scale": active.scaler.get_scale()}
+
+
 def in_a_row(strategy: Any) -> Result:
     """Two models, one of which is called twice, in a row: the uneven batch weighs the gradients of each once."""
     torch.manual_seed(3)
@@ -481,6 +496,7 @@ def cases(folder: Path, alone: Path) -> Cases:
             f"{strategy} accumulate rest": partial(accumulated, strategy, FP32, count=6),
             f"{strategy} compiled": partial(spread, strategy, COMPILED),
             f"{strategy} in a row": partial(in_a_row, strategy),
+            f"{strategy} guarded": partial(guarded, strategy),
             f"{strategy} untouched": partial(untouched, strategy, folder),
             f"{strategy} saved": partial(saved, strategy, folder),
         }

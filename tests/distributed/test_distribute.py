@@ -82,6 +82,13 @@ def test_an_overflow_of_one_rank_is_one_of_all(found: Found) -> None:
         assert its["ddp fp16"]["scale"] == its["fsdp fp16"]["scale"] == 512.0
 
 
+@STRATEGIES
+def test_a_loop_that_drops_what_overflows_gets_to_a_scale_that_does_not(found: Found, strategy: str) -> None:
+    its = found.ranks[0][f"{strategy} guarded"]
+    assert its["steps"] > 0
+    assert (its["steps"], its["scale"]) == (found.ranks[0]["ddp guarded"]["steps"], found.ranks[0]["ddp guarded"]["scale"])
+
+
 def test_the_strategies_have_the_same_bits(found: Found) -> None:
     if len(found.ranks) == 2:  # gloo adds four up in another order for shards
         assert same(found.ranks[0]["ddp"]["parameters"], found.ranks[0]["fsdp"]["parameters"])

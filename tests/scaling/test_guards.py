@@ -64,17 +64,18 @@ def by_hand(guard: Guard) -> tuple[nn.Module, float]:
     return model, scaler.get_scale()
 
 
-def untouched(guard: Guard) -> tuple[nn.Module, Scaler]:
+def untouched(guard: Guard, accumulate: int = 1) -> tuple[nn.Module, Scaler]:
     torch.manual_seed(0)
     model = net()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    with turbo("fast", autocast="fp16", init_scale=INITIAL, growth_interval=4) as active:
+    with turbo("fast", autocast="fp16", init_scale=INITIAL, growth_interval=4, accumulate=accumulate) as active:
         for step in range(STEPS):
             x, y = batch(step)
             optimizer.zero_grad()
             nn.functional.mse_loss(model(x), y).backward()
             if guard(gradients_of(model), optimizer):
                 optimizer.step()
+        active.flush()
     assert active.scaler is not None
     return model, active.scaler
 
@@ -87,11 +88,12 @@ def test_a_loop_that_guards_itself_is_the_one_written_by_hand(guard: Guard) -> N
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
 
 
-def test_a_loop_that_drops_the_batch_goes_on_learning() -> None:
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loop_that_drops_the_batch_goes_on_learning(accumulate: int) -> None:
     """By hand it moves the scale at each; here at the second in a row, since one alone may be another optimizer's."""
-    _, scaler = untouched(drops_the_batch)
+    _, scaler = untouched(drops_the_batch, accumulate)
     assert scaler.get_scale() < INITIAL
-    assert scaler.steps > STEPS // 3
+    assert scaler.steps > STEPS // 3 // accumulate
 
 
 def test_the_scaler_that_has_scaled_hears_of_the_step() -> None:

@@ -97,3 +97,8 @@ def values_of(grad: Tensor) -> Tensor:
     if grad.is_sparse:
         grad = grad._values()
     return torch.view_as_real(grad) if grad.is_complex() else grad
+
+
+def has_gradient(leaf: Tensor) -> bool:
+    """Whether a leaf has a gradient that is not all zeros, as far as this process has it."""
+    return leaf.grad is not None and bool(values_of(leaf.grad.detach()).any())

@@ -91,7 +91,10 @@ def scaled_backward(
             )
         return _left_alone(engine, args, kwargs)
     # Sums are put back first: a gradient that is gone may be in one.
-    window = Window(scaler, accumulating, () if accumulating is not None else graph.leaves.values())
+    begun = {} if accumulating is not None else graph.leaves
+    if scaler is not None and scaler._bad:
+        begun = {**begun, **shards_of(begun).leaves}
+    window = Window(scaler, accumulating, begun.values())
     thread.here.last_scaler = scaler
     open_windows.append(window)
     stash(window)
@@ -260,7 +263,8 @@ def _run_scaled(
     taken = leaves.keys() if retained is None else leaves.keys() | retained.taken
     window.taken |= taken
     try:
-        scaler.forget_what_is_gone(leaves.values())
+        # Where sums have been put back, nobody has looked yet; the next backward begins with what comes of it.
+        scaler._drops += scaler.forget_what_is_gone(leaves.values())
         if retained is not None:
             retained.put_aside()
         for leaf in hooked:

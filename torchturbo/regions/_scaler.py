@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from torchturbo.errors import ScalingWarning
-from torchturbo.regions._finite import all_finite, values_of
+from torchturbo.regions._finite import all_finite, has_gradient
 from torchturbo.regions._here import Factors
 from torchturbo.regions._sharded import is_sharded, told_to_all
 from torchturbo.regions._unscaled import Unscaled
@@ -213,16 +213,15 @@ class Scaler:
         Args:
             leaves: some leaves.
         """
-        gone = False
-        for leaf in leaves if self._bad else ():
-            if (
-                any(known[2] != self._window for known in self._known(leaf))
-                and self.is_bad(leaf)
-                and (leaf.grad is None or (not is_sharded(leaf) and not values_of(leaf.grad.detach()).any()))
-            ):
-                self.cleared(leaf)
-                gone = True
-        return gone
+        known = [(leaf, self._known(leaf)) for leaf in leaves] if self._bad else []
+        bad = [leaf for leaf, its in known if any(each[2] != self._window for each in its) and self.is_bad(leaf)]
+        # Which shard it was in nobody knows: those of all ranks have to be empty.
+        shards = [leaf for leaf in bad if is_sharded(leaf) and leaf.grad is not None]
+        empty = bool(shards) and told_to_all(not any(map(has_gradient, shards)), shards)
+        gone = [leaf for leaf in bad if not has_gradient(leaf) and (empty or leaf.grad is None or not is_sharded(leaf))]
+        for leaf in gone:
+            self.cleared(leaf)
+        return bool(gone)
 
     def knows(self, leaves: Iterable[Tensor]) -> bool:
         """Whether it has scaled any of the gradients that leaves have now.
