@@ -114,10 +114,17 @@ def guarded(strategy: Any) -> Result:
         for number in range(24):
             optimizer.zero_grad(set_to_none=number % 4 == 0)
             (module(x) - y).square().mean().backward()
-            if torch.nn.utils.get_total_norm([each.grad for each in module.parameters() if each.grad is not None]) < 1e4:
+            if (
+                torch.nn.utils.get_total_norm([each.grad for each in module.parameters() if each.grad is not None])
+                < 1e4
+            ):
                 optimizer.step()
         assert active.scaler is not None
-        return {"parameters": whole_parameters(module), "steps": active.scaler.steps, "scale": active.scaler.get_scale()}
+        return {
+            "parameters": whole_parameters(module),
+            "steps": active.scaler.steps,
+            "scale": active.scaler.get_scale(),
+        }
 
 
 def in_a_row(strategy: Any) -> Result:

@@ -86,7 +86,10 @@ def test_an_overflow_of_one_rank_is_one_of_all(found: Found) -> None:
 def test_a_loop_that_drops_what_overflows_gets_to_a_scale_that_does_not(found: Found, strategy: str) -> None:
     its = found.ranks[0][f"{strategy} guarded"]
     assert its["steps"] > 0
-    assert (its["steps"], its["scale"]) == (found.ranks[0]["ddp guarded"]["steps"], found.ranks[0]["ddp guarded"]["scale"])
+    assert (its["steps"], its["scale"]) == (
+        found.ranks[0]["ddp guarded"]["steps"],
+        found.ranks[0]["ddp guarded"]["scale"],
+    )
 
 
 def test_the_strategies_have_the_same_bits(found: Found) -> None:

@@ -156,7 +156,7 @@ def test_a_closure_without_backward_runs_once() -> None:
 
 @pytest.mark.parametrize("overflows", [2, 3])
 def test_a_closure_that_adds_to_gradients_has_its_step_left_out(overflows: int) -> None:
-    """As Lightning's do where it accumulates: done again, they would add to what is not finite, or twice to the rest."""
+    """As Lightning's do where it accumulates: done again, they would add to what is not finite, or twice."""
 
     def loss_in(model: nn.Module, number: int) -> Tensor:
         x, y = batch(number)

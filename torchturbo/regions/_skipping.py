@@ -117,8 +117,8 @@ class _LeftOut(Exception):
 def _finite(closure: Callable[[], Any], scaler: Scaler, leaves: list[Tensor]) -> Callable[[], Any]:
     """A closure that is evaluated again, at smaller scales, until its gradients are finite.
 
-    What adds to the gradients of earlier micro-batches, as Lightning's does, cannot be: they would not be finite either,
-    or be added to twice. Its step is left out; the closure is the first thing that an optimizer calls.
+    What adds to the gradients of earlier micro-batches, as Lightning's does, cannot be: they would not be finite
+    either, or be added to twice. Its step is left out; the closure is the first thing that an optimizer calls.
     """
     # Of a backward since the last step.
     goes_on = not scaler._stepped and scaler.knows(leaves)
