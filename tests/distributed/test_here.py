@@ -264,7 +264,7 @@ def test_two_ranks_end_where_one_would(monkeypatch: pytest.MonkeyPatch, tmp_path
             at = spread.resumed("fsdp", Path(saved["path"]))
             assert same(at["at"], saved["at"])
         assert len(spread.orders()["per_rank"]) == 3
-        refused = {"twice", "units", "sharded", "missing", "different", "optimizer", "meta", "timeout"}
+        refused = {"twice", "units", "sharded", "missing", "different", "optimizer", "meta", "timeout", "thawed"}
         assert set(spread.errors()) == refused
         sent = distribute(spread.model(), "ddp", gradient_dtype=torch.bfloat16)
         assert "gradients are sent in bfloat16" in str(distribution_of(sent))
