@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from torchturbo import regions, settings
 from torchturbo._catalogue import Option
@@ -141,7 +142,9 @@ def _no_effect(setting: Setting) -> Iterator[str]:
     machines_by_reason: dict[str, dict[str, None]] = {}
     values_by_reason: dict[str, list[object]] = {}
     for value in tried:
-        for machine, hardware in MACHINES.items():
+        for machine, pretended in MACHINES.items():
+            # The document is of any build of torch, and not of the one that is here.
+            hardware = replace(pretended, build=replace(pretended.build, magma=True))
             reason = setting.why_not(hardware, setting.resolve(value, hardware))
             if reason is None:
                 continue

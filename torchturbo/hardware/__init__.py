@@ -143,6 +143,7 @@ def _build() -> Build:
         cuda=torch.version.cuda,
         hip=torch.version.hip,
         cudnn=_cudnn(),
+        magma=bool(torch.cuda.has_magma),
         mkldnn=torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",

@@ -131,6 +131,7 @@ class Build:
         cuda: version of CUDA that torch was built for; None for a build without CUDA.
         hip: version of ROCm's HIP that torch was built for; None for any other build.
         cudnn: version of cuDNN as one number, such as ``91002``; None if this build has none.
+        magma: this build has MAGMA, a library of linear algebra on GPUs.
         mkldnn: this build has oneDNN, the library behind fast convolutions and products on a CPU.
         python: version of Python.
         platform: system, its release and machine, such as ``"Linux 6.8.0 x86_64"``.
@@ -140,6 +141,7 @@ class Build:
     cuda: str | None
     hip: str | None
     cudnn: int | None
+    magma: bool
     mkldnn: bool
     python: str
     platform: str

@@ -89,9 +89,9 @@ def _library(kind: str, enum: Any, words: tuple[str, ...]) -> Setting:
                 raise
 
     def why_not(hardware: Hardware, value: str) -> str | None:
-        lacking = value == "magma" and not torch.cuda.has_magma
+        lacking = value == "magma" and not hardware.build.magma
         return _gpu_only(hardware, value) or (
-            f"this build of torch ({torch.__version__}) has no MAGMA" if lacking else None
+            f"this build of torch ({hardware.build.torch}) has no MAGMA" if lacking else None
         )
 
     return simple(

@@ -27,6 +27,7 @@ def _build(platform: str, cuda: str | None = None, cudnn: int | None = None) -> 
         cuda=cuda,
         hip=None,
         cudnn=cudnn,
+        magma=bool(torch.cuda.has_magma),  # what this build lacks, nobody can put in force
         mkldnn=platform.endswith("x86_64"),
         python="3.11.9",
         platform=platform,
